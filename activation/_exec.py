@@ -1,0 +1,258 @@
+"""The passing half of the protocol, on the standard library alone: descriptors in place, variables set, exec.
+
+A process has one table of descriptors, and the wanted order may overlap the present one in any way. So the moves are
+planned first: a number is only written to once nobody needs what is there, and a cycle is opened through one spare
+copy. exec_process() makes the moves in the calling process and takes them back if the exec fails; open_process()
+makes them in a forked child.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from functools import partial
+
+from ._files import FIRST, VARIABLES, ActivationError, File, is_open, open_file_limit, own_pidfd_id
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Any, NoReturn, Protocol, TypeAlias
+
+    class HasFileno(Protocol):
+        def fileno(self) -> int: ...
+
+    StrOrBytes: TypeAlias = str | bytes
+    StrOrBytesPath: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+    Environment: TypeAlias = Mapping[str, str] | Mapping[bytes, bytes] | Mapping[StrOrBytes, StrOrBytes]
+    Passable: TypeAlias = File | tuple[str, int | HasFileno]
+
+
+def exec_process(
+    command: Sequence[StrOrBytesPath],
+    files: Iterable[Passable],
+    *,
+    env: Environment | None = None,
+    listen_pid: int | None = None,
+) -> NoReturn:
+    """Become ``command``, with ``files`` at descriptors 3, 4, ... and the variables that say so. execve(2).
+
+    For a tool that has forked and entered its namespaces, and for a daemon that restarts itself in place. Everything
+    else above standard error is closed by the exec. Signals that had a handler get their default action. It imports
+    neither trio nor attrs.
+
+    Args:
+        command: the program and its arguments; a name without a slash is looked up in the PATH of ``env``.
+        files: what to pass, in order: ``(name, descriptor)`` pairs, where the descriptor is a number or has a
+            ``fileno()``, or what :func:`activation.files` returned. The same descriptor may be passed repeatedly. An
+            empty name is none; without any name LISTEN_FDNAMES is not set, and without any descriptor no variable is.
+        env: the whole environment of ``command``; by default this process's. The four variables in it are replaced.
+        listen_pid: the value of LISTEN_PID, where it is not this process's number as ``command`` will see it.
+
+    Raises:
+        OSError: ``command`` does not exist or may not run, or a descriptor is not open. Nothing has changed.
+        ActivationError: a File was given away before. Nothing has changed.
+        ValueError: a name or the environment has a character that cannot be passed. Nothing has changed.
+    """
+    arguments = [os.fspath(argument) for argument in command]
+    if not arguments:
+        raise ValueError("command is empty; expected a program and its arguments")
+    names, descriptors = named_descriptors(files)
+    environment = base_environment(env)
+    pid = os.getpid()
+    # The inode number tells of this process; whoever names another one knows better who will read the variables.
+    pidfd_id = own_pidfd_id() if listen_pid in (None, pid) else None
+    environment |= activation_variables(names, pid if listen_pid is None else listen_pid, pidfd_id)
+
+    signals = DefaultSignals()
+    table = _Table(FIRST + len(descriptors))
+    try:
+        signals.set()
+        table.place(descriptors)
+        os.execvpe(arguments[0], arguments, environment)
+    finally:
+        # Only reached if the exec failed.
+        table.restore()
+        signals.restore()
+
+
+def named_descriptors(files: Iterable[Passable]) -> tuple[list[str], list[int]]:
+    """The names and the numbers of what is to be passed, checked."""
+    names, descriptors = [], []
+    for item in files:
+        if isinstance(item, File):
+            name, descriptor = item.name, item.fileno()
+            if descriptor < 0:
+                raise ActivationError(f"the descriptor {name!r} was given away or closed; it cannot be passed any more")
+        else:
+            name, holder = item
+            descriptor = holder if isinstance(holder, int) else holder.fileno()
+        if ":" in name or "\0" in name:
+            raise ValueError(
+                f"{name!r} cannot be a descriptor's name: LISTEN_FDNAMES separates names by colons and cannot hold a "
+                "null character"
+            )
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_GETFD)
+        except (OSError, ValueError):
+            raise OSError(errno.EBADF, f"descriptor {descriptor}, to be passed as {name!r}, is not open") from None
+        names.append(name)
+        descriptors.append(descriptor)
+    return names, descriptors
+
+
+def base_environment(env: Environment | None) -> dict[bytes, bytes]:
+    """``env`` or this process's own environment, without the variables of an activation."""
+    source = os.environb if env is None else env
+    environment = {os.fsencode(name): os.fsencode(value) for name, value in source.items()}
+    for name, value in environment.items():
+        if not name or b"=" in name or b"\0" in name + value:
+            raise ValueError(f"{name!r} cannot be in an environment: its name is empty or has '=', or it has a null")
+    for variable in VARIABLES:
+        environment.pop(variable.encode(), None)
+    return environment
+
+
+def activation_variables(names: Sequence[str], pid: int, pidfd_id: int | None) -> dict[bytes, bytes]:
+    """What tells the process ``pid`` of the descriptors it was passed."""
+    if not names:
+        return {}
+    variables = {"LISTEN_PID": str(pid), "LISTEN_FDS": str(len(names))}
+    if pidfd_id is not None:
+        variables["LISTEN_PIDFDID"] = str(pidfd_id)
+    if any(names):
+        variables["LISTEN_FDNAMES"] = ":".join(names)
+    return {name.encode(): os.fsencode(value) for name, value in variables.items()}
+
+
+SPARE = -1
+"""In a plan: a copy made on the way, at whatever number is free above the targets."""
+
+
+def plan_moves(sources: Sequence[int]) -> list[tuple[int, int]]:
+    """The moves, each (from, to) as of dup2(2), that bring ``sources`` to 3, 4, ... whatever their numbers.
+
+    A move to SPARE makes a copy that the moves from SPARE after it read. A move of a number to itself only says that
+    the descriptor stays where it is.
+    """
+    wanted = dict(enumerate(sources, FIRST))
+    moves = [(source, target) for target, source in wanted.items() if source == target]
+    pending = {target: source for target, source in wanted.items() if source != target}
+    readers: dict[int, int] = {}
+    for source in wanted.values():
+        readers[source] = readers.get(source, 0) + 1
+    free = [target for target in pending if not readers.get(target)]
+    while pending:
+        if free:
+            target = free.pop()
+            source = pending.pop(target)
+            moves.append((source, target))
+            readers[source] -= 1
+            if not readers[source] and source in pending:
+                free.append(source)
+        else:
+            # Only cycles are left, each number read by exactly one other: open one.
+            target, source = next(iter(pending.items()))
+            moves.append((source, SPARE))
+            pending[target] = SPARE
+            readers[SPARE] = readers.get(SPARE, 0) + 1
+            readers[source] = 0
+            free.append(source)
+    return moves
+
+
+def make_moves(moves: Sequence[tuple[int, int]], above: int, before: Callable[[int], None] | None = None) -> None:
+    """Make the planned moves; every target is inheritable afterwards. ``before`` is told each number that changes.
+
+    Args:
+        above: a number above all targets, for copies on the way.
+    """
+    spare = SPARE
+    for source, target in moves:
+        if target == SPARE:
+            spare = fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, above)
+            continue
+        if before:
+            before(target)
+        if source == target:
+            os.set_inheritable(target, True)
+        elif source == SPARE:
+            os.dup2(spare, target)
+            os.close(spare)
+        else:
+            os.dup2(source, target)
+
+
+class _Table:
+    """This process's descriptors as an exec needs them, and the way back if it fails."""
+
+    def __init__(self, above: int) -> None:
+        self._above = above
+        self._undo: list[Callable[[], object]] = []
+
+    def place(self, descriptors: Sequence[int]) -> None:
+        """Bring the descriptors to 3, 4, ..., and let the exec close everything above them."""
+        make_moves(plan_moves(descriptors), self._above, self._save)
+        for number in _open_descriptors():
+            if number >= self._above and os.get_inheritable(number):
+                os.set_inheritable(number, False)
+                self._undo.append(partial(os.set_inheritable, number, True))
+
+    def _save(self, number: int) -> None:
+        if not is_open(number):
+            self._undo.append(partial(os.close, number))
+            return
+        inheritable = os.get_inheritable(number)
+        copy = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, self._above)
+        self._undo += [partial(os.close, copy), partial(os.dup2, copy, number, inheritable)]
+
+    def restore(self) -> None:
+        while self._undo:
+            self._undo.pop()()
+
+
+def _open_descriptors() -> list[int]:
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        try:
+            numbers = [int(number) for number in os.listdir(folder)]
+        except OSError:
+            continue
+        return [number for number in numbers if is_open(number)]  # the listing's own is closed by now
+    # A container may have no /proc yet.
+    return [number for number in range(open_file_limit()) if is_open(number)]
+
+
+class DefaultSignals:
+    """No Python handler runs, and no handler's wakeup descriptor is written to, while descriptors change places.
+
+    A signal that arrives then acts as it does on a program that has just been started. Handlers can only be changed
+    in the main thread; elsewhere this does nothing.
+    """
+
+    def __init__(self) -> None:
+        self._handlers: dict[int, Any] = {}
+        self._mask: set[int] | None = None
+
+    def set(self) -> None:
+        import signal
+        import threading
+
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._mask = set(signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()))
+        for number in signal.valid_signals():
+            handler = signal.getsignal(number)
+            if handler not in (signal.SIG_DFL, signal.SIG_IGN, None):
+                self._handlers[number] = handler
+                signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+    def restore(self) -> None:
+        if self._mask is None:
+            return
+        import signal
+
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)

@@ -1,0 +1,174 @@
+"""From the environment to descriptors: the receiving half of the protocol, on the standard library alone."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+FIRST: Final = 3
+"""The number of the first descriptor passed: ``SD_LISTEN_FDS_START`` of sd_listen_fds(3)."""
+
+VARIABLES: Final = ("LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES")
+
+_MOST_DIGITS: Final = 20  # of an unsigned 64 bit number, the widest that the protocol has
+
+
+class ActivationError(Exception):
+    """What the service manager or the caller said cannot be true or cannot be used; the message says what to do."""
+
+
+class File:
+    """A descriptor that was passed to this process, and its name. Go: ``os.File``, as ``activation.Files`` makes it.
+
+    It does not close its descriptor when it is collected: a descriptor that nobody used stays open, as it was passed.
+
+    Attributes:
+        name: the name from LISTEN_FDNAMES (``FileDescriptorName=`` of systemd.socket(5)), or ``LISTEN_FD_<number>``.
+    """
+
+    __slots__ = ("_descriptor", "name")
+
+    def __init__(self, descriptor: int, name: str) -> None:
+        self._descriptor = descriptor
+        self.name = name
+
+    def fileno(self) -> int:
+        """The number of the descriptor; -1 once it was given away or closed."""
+        return self._descriptor
+
+    def detach(self) -> int:
+        """Give the descriptor away: return its number and forget it. From now on closing it is the caller's duty.
+
+        Raises:
+            ActivationError: it was given away or closed before.
+        """
+        if self._descriptor < 0:
+            raise ActivationError(
+                f"the descriptor {self.name!r} was given away or closed before, and that can be done only once; "
+                "keep what was made of it"
+            )
+        descriptor, self._descriptor = self._descriptor, -1
+        return descriptor
+
+    def close(self) -> None:
+        """Close the descriptor, unless it was given away or closed before."""
+        if self._descriptor >= 0:
+            os.close(self.detach())
+
+    def __repr__(self) -> str:
+        return f"<activation.File {self.name!r}, descriptor {self._descriptor}>"
+
+
+def files(unset_env: bool = True) -> list[File]:
+    """Return what the service manager passed to this process, in its order. Go: ``activation.Files``.
+
+    sd_listen_fds_with_names(3), sd_listen_fds(3). Nothing was passed, or it was meant for another process: ``[]``.
+    Every descriptor gets close-on-exec. It is all or nothing: everything is checked before anything is touched.
+
+    Args:
+        unset_env: remove LISTEN_PID, LISTEN_PIDFDID, LISTEN_FDS and LISTEN_FDNAMES from ``os.environ``, whatever the
+            outcome, so that no child takes them for its own and a second call returns ``[]``. False leaves them, for
+            a tool that passes the descriptors on.
+
+    Raises:
+        ActivationError: a variable says what cannot be true; the message names it, its value and what was expected.
+    """
+    try:
+        return _passed()
+    finally:
+        if unset_env:
+            for variable in VARIABLES:
+                os.environ.pop(variable, None)
+
+
+def _passed() -> list[File]:
+    pid = _number("LISTEN_PID")
+    if pid != os.getpid():
+        return []
+    pidfd_id = _number("LISTEN_PIDFDID")
+    if pidfd_id is not None and own_pidfd_id() not in (None, pidfd_id):
+        return []
+    count = _number("LISTEN_FDS")
+    if not count:
+        return []
+    _check_open(count)
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
+    passed = []
+    for position in range(count):
+        descriptor = FIRST + position
+        os.set_inheritable(descriptor, False)
+        name = names[position] if position < len(names) else ""
+        passed.append(File(descriptor, name or f"LISTEN_FD_{descriptor}"))
+    return passed
+
+
+def _number(variable: str) -> int | None:
+    """The variable's value, None where it is unset."""
+    value = os.environ.get(variable)
+    if value is None:
+        return None
+    # Not int() alone: it also takes signs, spaces, underscores and the digits of every script.
+    if not (value.isascii() and value.isdigit() and len(value) <= _MOST_DIGITS):
+        shown = value if len(value) <= 60 else value[:60] + "..."
+        raise ActivationError(
+            f"{variable} is {shown!r}; expected a plain decimal number of at most {_MOST_DIGITS} digits; "
+            "whatever started this process must set it so, or unset it"
+        )
+    return int(value)
+
+
+def _check_open(count: int) -> None:
+    limit = open_file_limit()
+    if count > limit:
+        raise ActivationError(
+            f"LISTEN_FDS is {count}; expected at most {limit}, the limit on open files (RLIMIT_NOFILE) of this process"
+        )
+    for descriptor in range(FIRST, FIRST + count):
+        if not is_open(descriptor):
+            raise ActivationError(
+                f"LISTEN_FDS is {count}; expected the descriptors {FIRST} to {FIRST + count - 1} to be open, but "
+                f"{descriptor} is not; if part of this process took it already, call files() once, before that"
+            )
+
+
+def open_file_limit() -> int:
+    """The highest count of descriptors that this process may have: the soft RLIMIT_NOFILE."""
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft if soft != resource.RLIM_INFINITY else 1 << 31
+
+
+def is_open(descriptor: int) -> bool:
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_GETFD)
+    except OSError:
+        return False
+    return True
+
+
+def own_pidfd_id() -> int | None:
+    """The inode number of a pidfd of this process, which tells it from every other for as long as the system runs.
+
+    None where that number says nothing: before pidfs (Linux 6.9) all pidfds shared one anonymous inode, and elsewhere
+    there are none.
+    """
+    try:
+        pidfd = os.pidfd_open(os.getpid())
+    except (AttributeError, OSError):
+        return None
+    try:
+        anonymous = os.eventfd(0)
+        try:
+            pidfd_stat, anonymous_stat = os.fstat(pidfd), os.fstat(anonymous)
+        finally:
+            os.close(anonymous)
+    except OSError:
+        return None
+    finally:
+        os.close(pidfd)
+    return pidfd_stat.st_ino if pidfd_stat.st_dev != anonymous_stat.st_dev else None

@@ -1,0 +1,141 @@
+"""The activator's side on trio: a child that finds its descriptors as a service manager would have passed them.
+
+The number in LISTEN_PID is the child's, known only after the fork; so the last steps happen in the child before its
+exec, in the hook that subprocess has for that. subprocess keeps a pipe of its own open there, for the error of a
+failed exec, at a number that it does not tell. That pipe must not sit where a descriptor is to go: every free number
+among the targets is held while the child is started, and the child looks whether all of them are still what they were.
+If another thread changed one in between, the start is tried again.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import subprocess
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from ._exec import DefaultSignals, activation_variables, base_environment, make_moves, named_descriptors, plan_moves
+from ._files import FIRST, own_pidfd_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from ._exec import Environment, Passable, StrOrBytesPath
+
+_MOST_TRIES = 100
+
+_one_start: trio.lowlevel.RunVar[trio.Lock] = trio.lowlevel.RunVar("activation_one_start")
+
+
+async def open_process(
+    command: StrOrBytesPath | Sequence[StrOrBytesPath],
+    files: Iterable[Passable],
+    *,
+    env: Environment | None = None,
+    **options: Any,
+) -> trio.Process:
+    """Start ``command`` as a child with ``files`` at descriptors 3, 4, ... and the variables that say so.
+
+    Nothing else above standard error reaches the child. The caller's descriptors stay as they are and stay the
+    caller's; they must stay open until this returns.
+
+    Args:
+        command: the program and its arguments; a name without a slash is looked up in the PATH of ``env``.
+        files: what to pass, in order: ``(name, descriptor)`` pairs, where the descriptor is a number or has a
+            ``fileno()``, or what :func:`activation.files` returned. The same descriptor may be passed repeatedly. An
+            empty name is none; without any name LISTEN_FDNAMES is not set, and without any descriptor no variable is.
+        env: the whole environment of the child; by default this process's. The four variables in it are replaced.
+        options: as of :func:`trio.lowlevel.open_process` (``stdin``, ``cwd``, ``start_new_session``, ...), except
+            ``pass_fds``, ``close_fds`` and ``preexec_fn``.
+
+    Raises:
+        OSError: ``command`` does not exist or may not run, or a descriptor is not open. Nothing was started or closed.
+        ActivationError: a File was given away before.
+        ValueError: a name or the environment has a character that cannot be passed.
+        TypeError: an option that cannot be given.
+    """
+    for option in ("pass_fds", "close_fds", "preexec_fn"):
+        if option in options:
+            raise TypeError(f"open_process() decides itself what is passed and cannot take {option}; use files")
+    names, descriptors = named_descriptors(files)
+    environment = base_environment(env)
+    if env is not None and not options.get("shell") and "executable" not in options:
+        options["executable"] = _executable(command, environment)
+    moves = plan_moves(descriptors)
+    above = FIRST + len(descriptors)
+
+    try:
+        lock = _one_start.get()
+    except LookupError:
+        lock = trio.Lock()
+        _one_start.set(lock)
+    # One start at a time: the numbers that one holds would be given back under another.
+    async with lock:
+        for tries_left in reversed(range(_MOST_TRIES)):
+            with _held(range(FIRST, above)) as held:
+
+                def in_child(held: dict[int, tuple[int, int]] = held) -> None:
+                    DefaultSignals().set()
+                    for number, identity in held.items():
+                        if _identity(number) != identity:
+                            raise BlockingIOError(errno.EAGAIN, f"descriptor {number} changed during the start")
+                    make_moves(moves, above)
+                    variables = activation_variables(names, os.getpid(), own_pidfd_id() if names else None)
+                    _set_environment(environment | variables)
+
+                try:
+                    return await trio.lowlevel.open_process(
+                        command, pass_fds=tuple(held), preexec_fn=in_child, **options
+                    )
+                except subprocess.SubprocessError:
+                    if not tries_left:
+                        raise
+    raise AssertionError("unreachable")
+
+
+@contextmanager
+def _held(numbers: range) -> Iterator[dict[int, tuple[int, int]]]:
+    """See to it that every one of the numbers is open meanwhile, and say what each of them is."""
+    ours = [os.open(os.devnull, os.O_RDWR)]
+    try:
+        while (number := fcntl.fcntl(ours[0], fcntl.F_DUPFD_CLOEXEC, FIRST)) in numbers:
+            ours.append(number)
+        os.close(number)
+        yield {number: _identity(number) for number in numbers}
+    finally:
+        for number in ours:
+            os.close(number)
+
+
+def _identity(number: int) -> tuple[int, int]:
+    status = os.fstat(number)
+    return status.st_dev, status.st_ino
+
+
+def _set_environment(environment: dict[bytes, bytes]) -> None:
+    """Make this the process's environment, the one that an exec without another passes on."""
+    for name in os.environb.keys() - environment.keys():
+        del os.environb[name]
+    for name, value in environment.items():
+        if os.environb.get(name) != value:
+            os.environb[name] = value
+
+
+def _executable(command: StrOrBytesPath | Sequence[StrOrBytesPath], environment: dict[bytes, bytes]) -> StrOrBytesPath:
+    """Where the program is by the child's PATH, as subprocess looks it up when it knows the child's environment."""
+    program = command if isinstance(command, (str, bytes, os.PathLike)) else command[0]
+    name = os.fsdecode(program)
+    if "/" in name:
+        return program
+    error = errno.ENOENT
+    for folder in os.get_exec_path({os.fsdecode(key): os.fsdecode(value) for key, value in environment.items()}):
+        candidate = os.path.join(folder, name)
+        if os.path.isfile(candidate):
+            if os.access(candidate, os.X_OK):
+                return candidate
+            error = errno.EACCES
+    raise OSError(error, os.strerror(error), name)

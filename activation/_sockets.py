@@ -1,0 +1,75 @@
+"""From File to standard library socket: which of the passed descriptors are of the wanted kind."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import stat
+from typing import TYPE_CHECKING, TypeVar
+
+from ._files import files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ._files import File
+
+T = TypeVar("T")
+
+
+def take(passed: Sequence[File], wanted: Callable[[socket.socket], bool]) -> list[socket.socket | None]:
+    """The sockets among ``passed`` that are wanted, each at its position; their Files are given away.
+
+    None stands for every other descriptor; those are not changed in any way.
+    """
+    found = [_probe(file.fileno(), wanted) for file in passed]
+    return [socket.socket(fileno=file.detach()) if it else None for file, it in zip(passed, found, strict=True)]
+
+
+def _probe(descriptor: int, wanted: Callable[[socket.socket], bool]) -> bool:
+    if descriptor < 0 or not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+        return False
+    sock = socket.socket(fileno=descriptor)
+    try:
+        return wanted(sock)
+    finally:
+        sock.detach()
+
+
+def by_name(
+    passed: Sequence[File] | None, convert: Callable[[Sequence[File]], Iterable[T | None]]
+) -> dict[str, list[T]]:
+    """What ``convert`` makes of the passed descriptors, without the gaps, under the names they came with."""
+    passed = files() if passed is None else passed
+    named: dict[str, list[T]] = {}
+    for file, item in zip(passed, convert(passed), strict=True):
+        if item is not None:
+            named.setdefault(file.name, []).append(item)
+    return named
+
+
+def is_stream_listener(sock: socket.socket) -> bool:
+    return sock.type == socket.SOCK_STREAM and _accepts(sock)
+
+
+def is_packet_conn(sock: socket.socket) -> bool:
+    return sock.type == socket.SOCK_DGRAM
+
+
+def is_stream(sock: socket.socket) -> bool:
+    """Whether it is a stream that is connected, or was until the client went away before we looked."""
+    if sock.type != socket.SOCK_STREAM or _accepts(sock):
+        return False
+    try:
+        sock.getpeername()
+    except OSError:
+        # A connection that was reset has an end to read; a socket that never was connected has not.
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        return any(events & select.POLLIN for _, events in poll.poll(0))
+    return True
+
+
+def _accepts(sock: socket.socket) -> bool:
+    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))

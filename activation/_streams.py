@@ -1,0 +1,36 @@
+"""From File to trio streams: connections that were accepted, or made, before this process began."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from ._files import files
+from ._sockets import is_stream, take
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ._files import File
+
+
+def streams(passed: Sequence[File] | None = None) -> list[trio.SocketStream | None]:
+    """Return a trio stream for each passed connection.
+
+    ``Accept=yes`` of systemd.socket(5) passes one, named ``connection``; the file descriptor store gives back those
+    that an earlier run stored. A connection that its client reset in the meantime is a stream too: reading it raises
+    :exc:`trio.BrokenResourceError`. Their Files are given away. A descriptor of another kind, or one that was given
+    away before, is None at its position and stays in ``passed``, untouched.
+
+    Args:
+        passed: what :func:`files` returned; left out, ``files()`` is called here.
+
+    Raises:
+        ActivationError: as :func:`files`.
+        OSError: a descriptor in ``passed`` is not open; nothing was given away.
+    """
+    passed = files() if passed is None else passed
+    return [
+        trio.SocketStream(trio.socket.from_stdlib_socket(sock)) if sock else None for sock in take(passed, is_stream)
+    ]

@@ -1,0 +1,19 @@
+"""How a command tells what went wrong: one line on standard error, never a traceback."""
+
+from __future__ import annotations
+
+import sys
+
+
+def say(program: str, message: str) -> None:
+    """Print one line on standard error."""
+    print(f"{program}: {message}", file=sys.stderr, flush=True)
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, in words, without an error's number; of a group, as nurseries raise them, the first error's."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
