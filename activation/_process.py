@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from ._exec import Environment, Passable, StrOrBytesPath
 
-_MOST_TRIES = 100
+_MOST_TRIES = 1000
 
 _one_start: trio.lowlevel.RunVar[trio.Lock] = trio.lowlevel.RunVar("activation_one_start")
 
@@ -91,8 +91,10 @@ async def open_process(
                     return await trio.lowlevel.open_process(
                         command, pass_fds=tuple(held), preexec_fn=in_child, **options
                     )
-                except subprocess.SubprocessError:
-                    if not tries_left:
+                except (subprocess.SubprocessError, OSError) as error:
+                    # A number that was closed meanwhile is told as EBADF, one that changed by in_child().
+                    changed = not isinstance(error, OSError) or error.errno == errno.EBADF
+                    if not (changed and tries_left):
                         raise
     raise AssertionError("unreachable")
 
@@ -102,10 +104,16 @@ def _held(numbers: range) -> Iterator[dict[int, tuple[int, int]]]:
     """See to it that every one of the numbers is open meanwhile, and say what each of them is."""
     ours = [os.open(os.devnull, os.O_RDWR)]
     try:
-        while (number := fcntl.fcntl(ours[0], fcntl.F_DUPFD_CLOEXEC, FIRST)) in numbers:
-            ours.append(number)
-        os.close(number)
-        yield {number: _identity(number) for number in numbers}
+        while True:
+            while (number := fcntl.fcntl(ours[0], fcntl.F_DUPFD_CLOEXEC, FIRST)) in numbers:
+                ours.append(number)
+            os.close(number)
+            try:
+                held = {number: _identity(number) for number in numbers}
+            except OSError:
+                continue  # another thread has just closed its own
+            break
+        yield held
     finally:
         for number in ours:
             os.close(number)

@@ -45,11 +45,10 @@ def parse(text: str) -> Address:
     if _is_number(text):
         return Address(text, socket.AF_UNSPEC, ("", _port(text, text)))
     if text.startswith("vsock:"):
-        _, _, rest = text.partition(":")
-        cid, _, port = rest.rpartition(":")
-        if not _is_number(port) or (cid and not _is_number(cid)) or max(int(cid or 0), int(port)) >= 1 << 32:
+        numbers = text.split(":")[1:]
+        if len(numbers) != 2 or not all(_is_number(number) and int(number) < 1 << 32 for number in numbers):
             raise ValueError(f"{text!r} is no vsock address; expected vsock:cid:port with two numbers of 32 bits")
-        return Address(text, socket.AF_VSOCK, (int(cid) if cid else socket.VMADDR_CID_ANY, int(port)))
+        return Address(text, socket.AF_VSOCK, (int(numbers[0]), int(numbers[1])))
     if "/" in text or (text and ":" not in text and not text.startswith("@")):
         return Address(text, socket.AF_UNIX, text)
     host, _, port = text.rpartition(":")

@@ -1,0 +1,149 @@
+"""Running the commands as a user does, and talking to what they run."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+SCRIPTS = Path(sys.executable).parent
+FOOBARD, CLIENT, SOCKET_ACTIVATE = (str(SCRIPTS / name) for name in ("foobard", "client", "socket-activate"))
+EXEC = """
+import os, sys
+numbers = sys.argv[1].split()
+for target, number in enumerate(numbers, 3):
+    os.dup2(int(number), target)
+    os.close(int(number))
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(numbers)))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+LIMIT = 30.0
+"""Seconds after which a test gives up waiting."""
+
+
+def run(*command: str, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
+    """Run a command to its end."""
+    return subprocess.run(command, input=stdin, capture_output=True, timeout=LIMIT, check=False, env=env)
+
+
+@contextmanager
+def running(
+    *command: str,
+    until: bytes = b"",
+    status: int | None = None,
+    passed: Sequence[socket.socket] = (),
+    env: Mapping[str, str] | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command meanwhile, and end it by SIGTERM; its standard error is a pipe that ``until`` is awaited on.
+
+    Args:
+        status: what it must exit with.
+        passed: what it finds at 3, 4, ..., put there without this project's help.
+    """
+    copies = [fcntl.fcntl(sock, fcntl.F_DUPFD_CLOEXEC, 200) for sock in passed]
+    if passed:
+        command = (sys.executable, "-S", "-c", EXEC, " ".join(map(str, copies)), *command)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, bufsize=0, pass_fds=copies, env=env
+    )
+    for copy in copies:
+        os.close(copy)
+    try:
+        said(process, until)
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(LIMIT)
+        finally:
+            process.kill()
+            process.wait()
+            assert process.stderr
+            process.stderr.close()
+    assert status is None or process.returncode == status
+
+
+def said(process: subprocess.Popen[bytes], word: bytes) -> bytes:
+    """Read standard error until the word has come; return all that was read."""
+    assert process.stderr
+    text = b""
+    while word not in text:
+        line = process.stderr.readline()
+        assert line, f"it ended without {word!r}: {text.decode()}"
+        text += line
+    return text
+
+
+def eventually(condition: Callable[[], bool], what: str) -> None:
+    """Wait for what no event tells of."""
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < deadline, f"still not so: {what}"
+        time.sleep(0.01)
+
+
+def connect(address: object) -> socket.socket:
+    """A connection to a path, or to a (host, port)."""
+    family = socket.AF_UNIX if isinstance(address, (str, Path)) else socket.AF_INET
+    sock = socket.socket(family)
+    sock.settimeout(LIMIT)
+    sock.connect(str(address) if isinstance(address, Path) else address)  # type: ignore[arg-type]
+    return sock
+
+
+def echoed(sock: socket.socket, data: bytes) -> bytes:
+    """Send the data and return as many bytes of what comes back."""
+    sock.sendall(data)
+    return receive(sock, len(data))
+
+
+def fill(sock: socket.socket) -> int:
+    """Send until it would block; return how many bytes that were."""
+    sock.setblocking(False)
+    sent = 0
+    try:
+        while True:
+            sent += sock.send(bytes(100_000))
+    except BlockingIOError:
+        sock.settimeout(LIMIT)
+        return sent
+
+
+def receive(sock: socket.socket, size: int) -> bytes:
+    """Return that many bytes, or what comes before the end."""
+    received = b""
+    while len(received) < size and (more := sock.recv(min(1 << 20, size - len(received)))):
+        received += more
+    return received
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, in whichever thread."""
+    lists = [file.read_text() for file in Path(f"/proc/{pid}/task").glob("*/children")]
+    return [int(number) for text in lists for number in text.split()]
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def resident(pid: int) -> int:
+    """A process's memory in bytes."""
+    with open(f"/proc/{pid}/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")

@@ -1,0 +1,23 @@
+"""What all tests share: in CI a skipped test is a failed one."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let nobody overlook that a test did not run: where CI is set, everything it needs has to be there."""
+    report = yield
+    if report.skipped and os.environ.get("CI") and not item.get_closest_marker("may_skip"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, which is a failure in CI: {report.longrepr}"
+    return report

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .children import open_descriptors, tcp_listener, udp_socket
+from .commands import FOOBARD, LIMIT, connect, echoed, eventually, fill, receive, resident, run, running
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def unix_socket(path: Path, kind: socket.SocketKind) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, kind)
+    sock.bind(str(path))
+    if kind != socket.SOCK_DGRAM:
+        sock.listen()
+    sock.settimeout(LIMIT)
+    return sock
+
+
+def test_it_echoes_on_everything_it_was_passed_at_once(tmp_path: Path) -> None:
+    tcp, udp = tcp_listener(), udp_socket()
+    unix = unix_socket(tmp_path / "s.sk", socket.SOCK_STREAM)
+    unixgram = unix_socket(tmp_path / "d.sk", socket.SOCK_DGRAM)
+    ours, accepted = socket.socketpair()
+    ours.settimeout(LIMIT)
+    passed = [tcp, udp, unix, unixgram, accepted]
+    sender = unix_socket(tmp_path / "client.sk", socket.SOCK_DGRAM)
+    with running(FOOBARD, passed=passed), udp_socket() as datagrams, sender, ours:
+        datagrams.settimeout(LIMIT)
+        with connect(tcp.getsockname()) as one, connect(tmp_path / "s.sk") as two:
+            for _ in range(3):
+                assert echoed(one, b"over tcp") == b"over tcp"
+                assert echoed(two, b"over unix") == b"over unix"
+                assert echoed(ours, b"accepted") == b"accepted"
+                datagrams.sendto(b"a datagram", udp.getsockname())
+                assert datagrams.recvfrom(100) == (b"a datagram", udp.getsockname())
+                sender.sendto(b"x" * 100_000, str(tmp_path / "d.sk"))
+                assert sender.recv(200_000) == b"x" * 100_000
+    for sock in passed:
+        sock.close()
+
+
+def test_half_closed_connections_get_everything_back_before_the_end() -> None:
+    data = os.urandom(3_000_000)
+    with tcp_listener() as tcp, running(FOOBARD, passed=[tcp]), connect(tcp.getsockname()) as client:
+
+        def send() -> None:
+            client.sendall(data)
+            client.shutdown(socket.SHUT_WR)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        assert receive(client, len(data) + 1) == data
+        thread.join()
+
+
+def test_a_client_that_does_not_read_makes_it_neither_grow_nor_keep_others_waiting(tmp_path: Path) -> None:
+    with (
+        unix_socket(tmp_path / "s.sk", socket.SOCK_STREAM) as unix,
+        running(FOOBARD, passed=[unix]) as process,
+        connect(tmp_path / "s.sk") as greedy,
+        connect(tmp_path / "s.sk") as other,
+    ):
+        assert echoed(other, b"before") == b"before"
+        before = resident(process.pid)
+        sent = fill(greedy)
+        assert echoed(other, b"after") == b"after"
+        sent += fill(greedy)
+        assert resident(process.pid) - before < 4_000_000
+        assert receive(greedy, sent) == bytes(sent)
+
+
+def test_a_datagram_client_that_does_not_read_keeps_nobody_waiting(tmp_path: Path) -> None:
+    deaf = unix_socket(tmp_path / "deaf.sk", socket.SOCK_DGRAM)
+    client = unix_socket(tmp_path / "client.sk", socket.SOCK_DGRAM)
+    with unix_socket(tmp_path / "d.sk", socket.SOCK_DGRAM) as server, running(FOOBARD, passed=[server]), deaf, client:
+        for _ in range(200):
+            deaf.sendto(b"never read", str(tmp_path / "d.sk"))
+        client.sendto(b"hello", str(tmp_path / "d.sk"))
+        assert client.recv(100) == b"hello"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as nameless:
+            nameless.sendto(b"nowhere to answer to", str(tmp_path / "d.sk"))
+        os.unlink(tmp_path / "deaf.sk")
+        client.sendto(b"again", str(tmp_path / "d.sk"))
+        assert client.recv(100) == b"again"
+
+
+def test_a_client_that_resets_its_connection_costs_only_itself() -> None:
+    with (
+        tcp_listener() as tcp,
+        running(FOOBARD, passed=[tcp]) as process,
+        connect(tcp.getsockname()) as other,
+    ):
+        assert echoed(other, b"before") == b"before"
+        before = len(open_descriptors(process.pid))
+        for _ in range(50):
+            with connect(tcp.getsockname()) as client:
+                assert echoed(client, b"x") == b"x"
+                client.sendall(bytes(100_000))
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        assert echoed(other, b"after") == b"after"
+        eventually(lambda: len(open_descriptors(process.pid)) == before, "every connection is closed again")
+
+
+def test_without_sockets_it_says_how_to_start_it_and_exits_with_2() -> None:
+    done = run(FOOBARD)
+    assert done.returncode == 2
+    assert done.stdout == b""
+    assert done.stderr.count(b"\n") == 1
+    for word in (b"foobard: ", b"systemctl start foobar.socket", b"socket-activate -l", b"--listen"):
+        assert word in done.stderr
+
+
+def test_it_makes_its_own_sockets_where_it_is_told(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    abstract = f"@{tmp_path}"
+    command = [FOOBARD, "--listen", str(tmp_path / "a.sk"), "--listen", f"127.0.0.1:{port}", "--listen", abstract]
+    with running(*command):
+        eventually(lambda: (tmp_path / "a.sk").exists(), "it listens")
+        for address in (str(tmp_path / "a.sk"), "\0" + abstract[1:]):
+            with connect(address) as client:
+                assert echoed(client, b"word") == b"word"
+        with connect(("127.0.0.1", port)) as client:
+            assert echoed(client, b"word") == b"word"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--listen", "1:2:3"], b"'1:2:3' is no address; expected"),
+        (["--listen", "localhost:99999"], b"expected 0 to 65535"),
+        (["--listen", "@"], b"is no address"),
+        (["--listen", ""], b"is no address"),
+        (["--listen", "vsock:x:1"], b"is no vsock address"),
+        (["--nonsense"], b"--nonsense"),
+    ],
+)
+def test_wrong_usage_is_told_and_exits_with_2(arguments: list[str], words: bytes) -> None:
+    done = run(FOOBARD, *arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_an_address_that_cannot_be_had_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for address, words in [
+        (str(tmp_path / "file"), "it exists and is no socket"),
+        (str(tmp_path / "none" / "a.sk"), "No such file or directory"),
+        (str(tmp_path / ("x" * 200)), "too long"),
+    ]:
+        done = run(FOOBARD, "--listen", address)
+        assert done.returncode == 1
+        assert done.stderr.decode().startswith(f"foobard: cannot listen on {address}: ")
+        assert words in done.stderr.decode()
+        assert done.stderr.count(b"\n") == 1
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_lying_environment_is_told_in_one_line() -> None:
+    # `env` runs in the process that subprocess started, so its number is known only there: the shell tells it.
+    done = run("/bin/sh", "-c", f"LISTEN_PID=$$ LISTEN_FDS=x exec {FOOBARD}")
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"foobard: LISTEN_FDS is 'x'; expected")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_a_descriptor_of_another_kind_is_told_and_left_alone() -> None:
+    with tcp_listener() as tcp:
+        one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        said = b"descriptor 3 (LISTEN_FD_3) is no stream"
+        with one, other, running(FOOBARD, passed=[one, tcp], until=said), connect(tcp.getsockname()) as client:
+            assert echoed(client, b"word") == b"word"
