@@ -1,0 +1,100 @@
+"""The story that socket activation is about, on this terminal: no systemd, no root, real processes.
+
+Run by ``make demo``. Somebody listens, nobody serves; the client comes, and only then the daemon runs.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+SCRIPTS = Path(sys.executable).parent
+
+
+def main() -> int:
+    """Tell the story; return 0 if it went as it should."""
+    with tempfile.TemporaryDirectory(prefix="activation-demo-") as folder:
+        path = f"{folder}/foobar.sk"
+        show(f"socket-activate --listen {path} foobard &")
+        activator = subprocess.Popen(
+            [SCRIPTS / "socket-activate", "--listen", path, SCRIPTS / "foobard"], stderr=subprocess.PIPE, text=True
+        )
+        assert activator.stderr
+        try:
+            tell(activator.stderr.readline())
+
+            note("The socket exists ...")
+            show(f"ls -l {path}")
+            subprocess.run(["ls", "-l", path], check=True)
+            note("... and nobody serves it: no foobard runs.")
+            before = processes(activator.pid)
+
+            note("A client comes and says two lines.")
+            show(f"printf 'hello\\nworld\\n' | client {path}")
+            client = subprocess.run(
+                [SCRIPTS / "client", path], input="hello\nworld\n", stdout=subprocess.PIPE, text=True, check=True
+            )
+            tell(client.stdout)
+
+            note("For it, foobard was started with the socket:")
+            tell(activator.stderr.readline())
+            after = processes(activator.pid)
+        finally:
+            activator.terminate()
+            rest = activator.communicate()[1]
+        note("Ctrl-C at the activator: both are gone, and so is the socket's path.")
+        tell(rest)
+        fine = client.stdout == "connect success !\nhello\nworld\n" and (before, after) == (0, 1)
+        return 0 if fine and not os.path.exists(path) else 1
+
+
+def processes(activator: int) -> int:
+    """Show the activator and the processes that it started; return how many those are."""
+    show("ps -A -o pid,ppid,args")
+    rows = [row for row in table() if row[0] == activator or row[1] == activator]
+    print(f"{'PID':>7} {'PPID':>7} COMMAND")
+    for pid, parent, command in rows:
+        print(f"{pid:>7} {parent:>7} {command}")
+    return len(rows) - 1
+
+
+def table() -> list[tuple[int, int, str]]:
+    """All processes: number, parent's number, command."""
+    if shutil.which("ps"):
+        lines = subprocess.run(
+            ["ps", "-A", "-o", "pid=,ppid=,args="], stdout=subprocess.PIPE, text=True, check=True
+        ).stdout.splitlines()
+        return [(int(pid), int(parent), command) for pid, parent, command in (line.split(None, 2) for line in lines)]
+    # A slim container has no ps; what ps reads is there all the same.
+    rows = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            command = (status.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            parent = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("PPid:"))
+        except FileNotFoundError:
+            continue
+        rows.append((int(status.parent.name), int(parent), command))
+    return rows
+
+
+def show(command: str) -> None:
+    """Print a command as it would be typed."""
+    print(f"$ {command}", flush=True)
+
+
+def tell(text: str) -> None:
+    """Print what a command said."""
+    print(text.rstrip("\n"), flush=True)
+
+
+def note(text: str) -> None:
+    """Print a remark on what follows."""
+    print(f"\n# {text}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
