@@ -4,52 +4,75 @@ A port of go-systemd's ``activation`` package. ``import activation`` loads neith
 them loads them when it is first used.
 """
 
-from ._files import ActivationError, File, files
+from ._environment import ActivationError
+from ._files import File, files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ._exec import exec_process
     from ._listeners import listeners, listeners_with_names, tls_listeners, tls_listeners_with_names
+    from ._notify import (
+        READY,
+        RELOADING,
+        STOPPING,
+        WATCHDOG,
+        monotonic_usec,
+        notify,
+        notify_barrier,
+        watchdog_enabled,
+    )
     from ._packet_conns import packet_conns, packet_conns_with_names
     from ._process import open_process
+    from ._serve import serve
     from ._streams import streams
 
 __all__ = [
+    "READY",
+    "RELOADING",
+    "STOPPING",
+    "WATCHDOG",
     "ActivationError",
     "File",
     "exec_process",
     "files",
     "listeners",
     "listeners_with_names",
+    "monotonic_usec",
+    "notify",
+    "notify_barrier",
     "open_process",
     "packet_conns",
     "packet_conns_with_names",
+    "serve",
     "streams",
     "tls_listeners",
     "tls_listeners_with_names",
+    "watchdog_enabled",
 ]
 
 if not TYPE_CHECKING:
     _HOMES = {
-        "listeners": "_listeners",
-        "listeners_with_names": "_listeners",
-        "tls_listeners": "_listeners",
-        "tls_listeners_with_names": "_listeners",
-        "packet_conns": "_packet_conns",
-        "packet_conns_with_names": "_packet_conns",
-        "streams": "_streams",
-        "open_process": "_process",
-        "exec_process": "_exec",
+        "_exec": ("exec_process",),
+        "_listeners": ("listeners", "listeners_with_names", "tls_listeners", "tls_listeners_with_names"),
+        "_notify": (
+            *("READY", "RELOADING", "STOPPING", "WATCHDOG"),
+            *("monotonic_usec", "notify", "notify_barrier", "watchdog_enabled"),
+        ),
+        "_packet_conns": ("packet_conns", "packet_conns_with_names"),
+        "_process": ("open_process",),
+        "_serve": ("serve",),
+        "_streams": ("streams",),
     }
 
     def __getattr__(name):
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from importlib import import_module
+        for home, names in _HOMES.items():
+            if name in names:
+                from importlib import import_module
 
-        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-        globals()[name] = value
-        return value
+                value = getattr(import_module(f"{__name__}.{home}"), name)
+                globals()[name] = value
+                return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__():
         return sorted({*globals(), *__all__})

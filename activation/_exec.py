@@ -13,7 +13,8 @@ import fcntl
 import os
 from functools import partial
 
-from ._files import FIRST, VARIABLES, ActivationError, File, is_open, open_file_limit, own_pidfd_id
+from ._environment import ActivationError
+from ._files import FIRST, VARIABLES, File, is_open, open_file_limit, own_pidfd_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 
+from ._environment import ActivationError, number, unset
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
@@ -13,12 +15,6 @@ FIRST: Final = 3
 """The number of the first descriptor passed: ``SD_LISTEN_FDS_START`` of sd_listen_fds(3)."""
 
 VARIABLES: Final = ("LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES")
-
-_MOST_DIGITS: Final = 20  # of an unsigned 64 bit number, the widest that the protocol has
-
-
-class ActivationError(Exception):
-    """What the service manager or the caller said cannot be true or cannot be used; the message says what to do."""
 
 
 class File:
@@ -81,18 +77,17 @@ def files(unset_env: bool = True) -> list[File]:
         return _passed()
     finally:
         if unset_env:
-            for variable in VARIABLES:
-                os.environ.pop(variable, None)
+            unset(*VARIABLES)
 
 
 def _passed() -> list[File]:
-    pid = _number("LISTEN_PID")
+    pid = number("LISTEN_PID")
     if pid != os.getpid():
         return []
-    pidfd_id = _number("LISTEN_PIDFDID")
+    pidfd_id = number("LISTEN_PIDFDID")
     if pidfd_id is not None and own_pidfd_id() not in (None, pidfd_id):
         return []
-    count = _number("LISTEN_FDS")
+    count = number("LISTEN_FDS")
     if not count:
         return []
     _check_open(count)
@@ -104,21 +99,6 @@ def _passed() -> list[File]:
         name = names[position] if position < len(names) else ""
         passed.append(File(descriptor, name or f"LISTEN_FD_{descriptor}"))
     return passed
-
-
-def _number(variable: str) -> int | None:
-    """The variable's value, None where it is unset."""
-    value = os.environ.get(variable)
-    if value is None:
-        return None
-    # Not int() alone: it also takes signs, spaces, underscores and the digits of every script.
-    if not (value.isascii() and value.isdigit() and len(value) <= _MOST_DIGITS):
-        shown = value if len(value) <= 60 else value[:60] + "..."
-        raise ActivationError(
-            f"{variable} is {shown!r}; expected a plain decimal number of at most {_MOST_DIGITS} digits; "
-            "whatever started this process must set it so, or unset it"
-        )
-    return int(value)
 
 
 def _check_open(count: int) -> None:

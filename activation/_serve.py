@@ -1,0 +1,402 @@
+"""The life of a daemon: accept, tell the manager, reload, drain, leave when idle.
+
+Three nurseries, one in another. The outer one has the helpers: signals, the watchdog, the status. In it is the one of
+the connections, whose end is the daemon's: it waits for every handler, and its deadline is the drain's. In that one is
+the one of the accept loops, which is cancelled, and nothing else with it, when no more clients are to be accepted. An
+accept that has succeeded is never undone by that, so nobody is lost in between: who was not accepted waits in the
+queue of the socket, which is the manager's, for the next start.
+"""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import logging
+import signal
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import trio
+
+from ._environment import ActivationError
+from ._files import files
+from ._listeners import listeners as passed_listeners
+from ._notify import READY, RELOADING, STOPPING, WATCHDOG, monotonic_usec, notify, watchdog_enabled
+from ._peers import peer
+from ._signals import hear_signals
+from ._streams import streams
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from ._signals import Hearing
+
+log = logging.getLogger("activation")
+
+CAPACITY_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+CAPACITY_WAIT = 0.1
+"""Seconds until accepting is tried again after one of these errors."""
+CAPACITY_LOG_INTERVAL = 60.0
+"""Seconds between two lines about that in the log, at least."""
+
+STATUS_INTERVAL = 1.0
+"""Seconds between two STATUS=, at least."""
+
+WATCHDOG_SHARE = 0.4
+"""Of the time that the manager allows between two WATCHDOG=1, how much passes."""
+
+EXTENSION = 15.0
+"""Seconds that a drain asks of the manager; it asks again when a third of them has passed."""
+
+
+async def serve(
+    handler: Callable[[Any], Awaitable[object]],
+    listeners: Sequence[trio.abc.Listener[trio.abc.Stream] | None] | None = None,
+    *,
+    idle_timeout: float | None = None,
+    drain_timeout: float = 30.0,
+    reload: Callable[[], object] | None = None,
+    max_connections: int | None = None,
+    handshake_timeout: float = 30.0,
+    task_status: trio.TaskStatus[list[trio.abc.Listener[trio.abc.Stream]]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Be a daemon: accept, and run ``handler`` with the stream of each connection, until it is time to leave.
+
+    It takes what the service manager passed: the listening sockets, and the connection that ``Accept=yes`` of
+    systemd.socket(5) accepted, after which it returns. It tells the manager, sd_notify(3), when it accepts (READY=1),
+    how many connections are open (STATUS=), that its event loop is not stuck (WATCHDOG=1, as WatchdogSec= wants), that
+    it reloads (RELOADING=1) and that it leaves (STOPPING=1). Without a manager all of it works and nobody is told.
+
+    SIGTERM and SIGINT end it: it accepts no more, gives the open connections ``drain_timeout`` seconds, cancels the
+    rest and returns. A second one ends it at once. Signals come to it in the main thread only; several serve() in one
+    process all hear them. The listening sockets are closed at the end, but never shut down, and no path is removed:
+    who connects meanwhile waits for the next start.
+
+    A handler's exception is logged, with the peer, and costs its own connection only. The stream is closed after the
+    handler, in any case. Out of descriptors or memory, accepting waits and goes on.
+
+    Args:
+        handler: called with a ``trio.SocketStream``, or a ``trio.SSLStream`` whose handshake is done, for each
+            connection in a task of its own.
+        listeners: what to accept on; None stands for a gap. Left out: what was passed.
+        idle_timeout: return after so many seconds without any connection. Only for a service that something brings
+            back, as a socket unit does: whoever connects while it leaves is served by the next start, and if nothing
+            starts it, by nobody.
+        drain_timeout: how many seconds open connections have to finish after SIGTERM or SIGINT. The manager is asked
+            for the time, however short its own patience (TimeoutStopSec=).
+        reload: called at SIGHUP, and awaited if it is a coroutine function: Type=notify-reload of systemd.service(5).
+            What it raises is logged and the daemon goes on. Left out, SIGHUP has its usual effect.
+        max_connections: above that many, clients wait in the kernel's queue.
+        handshake_timeout: how many seconds a client has for the TLS handshake.
+        task_status: for ``nursery.start``: it returns once connections are accepted, with the listeners.
+
+    Raises:
+        ActivationError: nothing was passed and nothing given, or the manager's variables cannot be true.
+        ValueError: an argument is out of its range.
+    """
+    _check(idle_timeout, drain_timeout, max_connections, handshake_timeout)
+    watchdog = watchdog_enabled()
+    accepting, connected = _taken(listeners)
+    daemon = _Daemon(handler, drain_timeout, idle_timeout, max_connections, handshake_timeout)
+    try:
+        with hear_signals(signal.SIGTERM, signal.SIGINT) as ends:
+            async with trio.open_nursery() as helpers:
+                if watchdog is not None:
+                    helpers.start_soon(daemon.pet_watchdog, watchdog)
+                if reload is not None:
+                    await helpers.start(daemon.reload_at_hangup, reload)
+                await daemon.live(accepting, connected, ends, helpers, task_status)
+                helpers.cancel_scope.cancel()
+    finally:
+        for resource in (*accepting, *connected):
+            await _close(resource)
+
+
+def _check(
+    idle_timeout: float | None, drain_timeout: float, max_connections: int | None, handshake_timeout: float
+) -> None:
+    times = {"idle_timeout": idle_timeout, "drain_timeout": drain_timeout, "handshake_timeout": handshake_timeout}
+    for name, seconds in times.items():
+        if seconds is not None and not seconds >= 0:
+            raise ValueError(f"{name} is {seconds}; expected seconds, 0 or more")
+    if max_connections is not None and max_connections < 1:
+        raise ValueError(f"max_connections is {max_connections}; expected 1 or more, or None for no limit")
+
+
+def _taken(
+    listeners: Sequence[trio.abc.Listener[trio.abc.Stream] | None] | None,
+) -> tuple[list[trio.abc.Listener[trio.abc.Stream]], list[trio.SocketStream]]:
+    """The listeners, and the connections that were made before; of what was passed unless listeners were given."""
+    accepting: list[trio.abc.Listener[trio.abc.Stream]]
+    if listeners is not None:
+        accepting = [listener for listener in listeners if listener]
+        connected = []
+    else:
+        passed = files()
+        accepting = [listener for listener in passed_listeners(passed) if listener]
+        connected = [stream for stream in streams(passed) if stream]
+    if not accepting and not connected:
+        raise ActivationError(
+            "there is nothing to serve: no listening socket was passed and none was given; start the program by its "
+            "socket unit or socket-activate, or give serve() listeners, such as await trio.open_tcp_listeners(2000)"
+        )
+    return accepting, connected
+
+
+_lives: trio.lowlevel.RunVar[int] = trio.lowlevel.RunVar("activation_lives", 0)
+"""How many serve() there are in this run of trio: only the last one's end is the daemon's."""
+
+
+@attrs.define(eq=False)
+class _Daemon:
+    """What one serve() knows of itself."""
+
+    handler: Callable[[Any], Awaitable[object]]
+    drain_timeout: float
+    idle_timeout: float | None
+    max_connections: int | None
+    handshake_timeout: float
+
+    open: int = 0
+    reserved: int = 0  # places below max_connections that accepts under way have taken
+    stopping: bool = False
+    connections: trio.Nursery = attrs.field(init=False)
+    accepts: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    arrivals: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+    last_departures: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+    room: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+    told_of_capacity: float = -CAPACITY_LOG_INTERVAL
+    unheard: bool = False
+
+    async def live(
+        self,
+        accepting: list[trio.abc.Listener[trio.abc.Stream]],
+        connected: list[trio.SocketStream],
+        ends: Hearing,
+        helpers: trio.Nursery,
+        task_status: trio.TaskStatus[list[trio.abc.Listener[trio.abc.Stream]]],
+    ) -> None:
+        """From the first accept to the last handler's end."""
+        _lives.set(_lives.get() + 1)
+        try:
+            async with trio.open_nursery() as self.connections:
+                helpers.start_soon(self.follow, ends, helpers)
+                for stream in connected:
+                    self.begin(stream)
+                await self.accept_all(accepting, helpers, task_status)
+                for listener in accepting:
+                    await _close(listener)
+                if accepting and not self.stopping and _lives.get() == 1:
+                    self.tell(STOPPING)
+        finally:
+            _lives.set(_lives.get() - 1)
+
+    async def follow(self, ends: Hearing, helpers: trio.Nursery) -> None:
+        """Drain at the first signal, end at once at the second."""
+        number = await ends.next()
+        log.info(
+            "%s: no more clients are accepted; %d connections have %g s to finish",
+            signal.Signals(number).name,
+            self.open,
+            self.drain_timeout,
+        )
+        self.stopping = True
+        self.tell(STOPPING)
+        self.accepts.cancel()
+        self.connections.cancel_scope.deadline = trio.current_time() + self.drain_timeout
+        helpers.start_soon(self.extend_timeout)
+        number = await ends.next()
+        log.info("%s again: %d connections are cut", signal.Signals(number).name, self.open)
+        self.connections.cancel_scope.cancel()
+
+    # Accepting
+
+    async def accept_all(
+        self,
+        accepting: list[trio.abc.Listener[trio.abc.Stream]],
+        helpers: trio.Nursery,
+        task_status: trio.TaskStatus[list[trio.abc.Listener[trio.abc.Stream]]],
+    ) -> None:
+        """Accept on all listeners until a signal or the idle clock says that it is enough."""
+        ready = False
+        while not self.stopping:
+            with self.accepts:
+                async with trio.open_nursery() as loops:
+                    for listener in accepting:
+                        await loops.start(self.accept_loop, listener)
+                    if not ready:
+                        ready = True
+                        if self.tell(READY, self.status()):
+                            helpers.start_soon(self.tell_status)
+                        task_status.started(accepting)
+                    if accepting and self.idle_timeout is not None:
+                        await self.idle(self.idle_timeout)
+                        loops.cancel_scope.cancel()
+            # Who was accepted in the very moment of leaving is a reason to stay.
+            if not accepting or not self.open:
+                break
+            self.accepts = trio.CancelScope()
+        if not ready:
+            task_status.started(accepting)
+
+    async def accept_loop(
+        self, listener: trio.abc.Listener[trio.abc.Stream], *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        limited = self.max_connections is not None
+        task_status.started()
+        while True:
+            if limited:
+                await self.reserve(listener)
+            try:
+                stream = await listener.accept()
+            except OSError as error:
+                if error.errno not in CAPACITY_ERRORS:
+                    raise
+                await self.wait_for_capacity(error)
+                continue
+            finally:
+                if limited:
+                    self.reserved -= 1
+                    self.room.unpark_all()
+            self.begin(stream)
+
+    async def reserve(self, listener: trio.abc.Listener[trio.abc.Stream]) -> None:
+        """Wait for a client and for a place for it."""
+        assert self.max_connections is not None
+        waiting = _socket(listener)
+        while True:
+            while self.open + self.reserved >= self.max_connections:
+                await self.room.park()
+            # No place is kept for clients who may never come, while another listener has some.
+            if waiting is not None:
+                await trio.lowlevel.wait_readable(waiting)
+            if self.open + self.reserved < self.max_connections:
+                self.reserved += 1
+                return
+
+    async def wait_for_capacity(self, error: OSError) -> None:
+        now = trio.current_time()
+        if now - self.told_of_capacity >= CAPACITY_LOG_INTERVAL:
+            self.told_of_capacity = now
+            log.warning("cannot accept: %s; %d connections are open, new ones wait", error.strerror, self.open)
+        await trio.sleep(CAPACITY_WAIT)
+
+    async def idle(self, timeout: float) -> None:
+        """Wait until there was no connection for so many seconds."""
+        while True:
+            if not self.open:
+                with trio.move_on_after(timeout) as limit:
+                    await self.arrivals.park()
+                if limit.cancelled_caught and not self.open:
+                    return
+            while self.open:
+                await self.last_departures.park()
+
+    # Connections
+
+    def begin(self, stream: trio.abc.Stream) -> None:
+        self.open += 1
+        if self.arrivals:
+            self.arrivals.unpark_all()
+        self.connections.start_soon(self.connection, stream)
+
+    async def connection(self, stream: trio.abc.Stream) -> None:
+        try:
+            if not isinstance(stream, trio.SSLStream) or await self.shake_hands(stream):
+                await self.handler(stream)
+        except* trio.BrokenResourceError as errors:
+            broken = _one(errors)
+            log.info("the connection of %s broke: %s", peer(stream), broken.__cause__ or broken)
+        except* Exception as errors:
+            log.error("the handler failed for %s; only that connection ends", peer(stream), exc_info=_one(errors))
+        finally:
+            if type(stream) is trio.SocketStream:
+                stream.socket.close()  # all that its aclose() does, but for the checkpoint
+            else:
+                await _close(stream)
+            self.open -= 1
+            if self.room:
+                self.room.unpark_all()
+            if not self.open and self.last_departures:
+                self.last_departures.unpark_all()
+
+    async def shake_hands(self, stream: trio.SSLStream[Any]) -> bool:
+        with trio.move_on_after(self.handshake_timeout):
+            await stream.do_handshake()
+            return True
+        log.info("%s did not finish the TLS handshake in %g s", peer(stream), self.handshake_timeout)
+        return False
+
+    # Telling the manager
+
+    def tell(self, *assignments: str) -> bool:
+        try:
+            return notify(*assignments)
+        except OSError as error:
+            if not self.unheard:
+                self.unheard = True
+                log.warning("%s: %s; serving all the same", error.filename, error.strerror)
+            return False
+
+    def status(self) -> str:
+        connections = "1 connection" if self.open == 1 else f"{self.open} connections"
+        return f"STATUS={connections} open" + (", waiting for the end of it" * self.stopping)
+
+    async def tell_status(self) -> None:
+        told = self.status()
+        while True:
+            await trio.sleep(STATUS_INTERVAL)
+            if not self.open and self.status() == told:
+                await self.arrivals.park()
+            if self.status() != told:
+                told = self.status()
+                self.tell(told)
+
+    async def pet_watchdog(self, timeout: float) -> None:
+        while True:
+            self.tell(WATCHDOG)
+            await trio.sleep(timeout * WATCHDOG_SHARE)
+
+    async def extend_timeout(self) -> None:
+        while True:
+            self.tell(f"EXTEND_TIMEOUT_USEC={EXTENSION * 1e6:.0f}")
+            await trio.sleep(EXTENSION / 3)
+
+    async def reload_at_hangup(self, reload: Callable[[], object], *, task_status: trio.TaskStatus[None]) -> None:
+        with hear_signals(signal.SIGHUP) as hangups:
+            task_status.started()
+            try:
+                while True:
+                    await hangups.next()
+                    hangups.came.clear()  # several of them ask for no more than one
+                    if self.stopping:
+                        continue
+                    self.tell(RELOADING, monotonic_usec())
+                    try:
+                        result = reload()
+                        if inspect.isawaitable(result):
+                            await result
+                    except Exception:
+                        log.exception("the reload failed; going on as before")
+                    if not self.stopping:
+                        self.tell(READY)
+            finally:
+                hangups.came.clear()
+
+
+def _socket(listener: trio.abc.Listener[trio.abc.Stream]) -> trio.socket.SocketType | None:
+    """What a listener accepts on, where it tells."""
+    if isinstance(listener, trio.SSLListener):
+        listener = listener.transport_listener
+    return getattr(listener, "socket", None)
+
+
+async def _close(resource: trio.abc.AsyncResource) -> None:
+    # Shielded, since a cancellation from outside would end the caller's work with the first of several.
+    with trio.CancelScope(shield=True):
+        await trio.aclose_forcefully(resource)
+
+
+def _one(errors: ExceptionGroup[Exception]) -> Exception:
+    """The error itself where a group has only one."""
+    return errors.exceptions[0] if len(errors.exceptions) == 1 else errors

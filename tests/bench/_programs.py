@@ -1,0 +1,31 @@
+"""Where the contestants' programs are."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+
+_FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "programs")
+
+
+def script(name: str) -> list[str]:
+    """The command of one of our Python scripts, run as its shebang line would."""
+    return [sys.executable, os.path.join(_FOLDER, name)]
+
+
+def installed(name: str) -> str:
+    """A command of the project, as pip installed it."""
+    return os.path.join(sysconfig.get_path("scripts"), name)
+
+
+def c_echo(folder: str) -> str | None:
+    """Compile the C server into ``folder``; None where there is no compiler."""
+    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    if compiler is None:
+        return None
+    program = os.path.join(folder, "echo")
+    subprocess.run([compiler, "-O2", "-o", program, os.path.join(_FOLDER, "echo.c")], check=True)
+    return program
