@@ -67,9 +67,8 @@ if not TYPE_CHECKING:
     def __getattr__(name):
         for home, names in _HOMES.items():
             if name in names:
-                from importlib import import_module
-
-                value = getattr(import_module(f"{__name__}.{home}"), name)
+                # Not importlib: loading that takes longer than some of the modules.
+                value = getattr(__import__(f"{__name__}.{home}", fromlist=[name]), name)
                 globals()[name] = value
                 return value
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from functools import partial
+import sys
 
 from ._environment import ActivationError
 from ._files import FIRST, VARIABLES, File, is_open, open_file_limit, own_pidfd_id
@@ -190,7 +190,7 @@ class _Table:
 
     def __init__(self, above: int) -> None:
         self._above = above
-        self._undo: list[Callable[[], object]] = []
+        self._undo: list[tuple[Callable[..., object], *tuple[int, ...]]] = []
 
     def place(self, descriptors: Sequence[int]) -> None:
         """Bring the descriptors to 3, 4, ..., and let the exec close everything above them."""
@@ -198,19 +198,20 @@ class _Table:
         for number in _open_descriptors():
             if number >= self._above and os.get_inheritable(number):
                 os.set_inheritable(number, False)
-                self._undo.append(partial(os.set_inheritable, number, True))
+                self._undo.append((os.set_inheritable, number, True))
 
     def _save(self, number: int) -> None:
         if not is_open(number):
-            self._undo.append(partial(os.close, number))
+            self._undo.append((os.close, number))
             return
         inheritable = os.get_inheritable(number)
         copy = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, self._above)
-        self._undo += [partial(os.close, copy), partial(os.dup2, copy, number, inheritable)]
+        self._undo += [(os.close, copy), (os.dup2, copy, number, inheritable)]
 
     def restore(self) -> None:
         while self._undo:
-            self._undo.pop()()
+            function, *arguments = self._undo.pop()
+            function(*arguments)
 
 
 def _open_descriptors() -> list[int]:
@@ -227,33 +228,42 @@ def _open_descriptors() -> list[int]:
 class DefaultSignals:
     """No Python handler runs, and no handler's wakeup descriptor is written to, while descriptors change places.
 
-    A signal that arrives then acts as it does on a program that has just been started. Handlers can only be changed
-    in the main thread; elsewhere this does nothing.
+    A signal that arrives then acts as it does on a program that has just been started.
     """
 
     def __init__(self) -> None:
-        self._handlers: dict[int, Any] = {}
+        self._handlers: list[tuple[int, Any]] = []
+        self._replaced: list[tuple[int, Any]] = []
         self._mask: set[int] | None = None
+        # Whoever sets a handler loads the module for it, and loading it takes longer than an exec.
+        if "signal" in sys.modules:
+            import signal
+
+            ours = (signal.SIG_DFL, signal.SIG_IGN, None)
+            handlers = [(int(number), signal.getsignal(number)) for number in signal.valid_signals()]
+            self._handlers = [(number, handler) for number, handler in handlers if handler not in ours]
 
     def set(self) -> None:
+        """Let the signals that have a handler act by default. Only the main thread can; elsewhere nothing changes."""
+        if not self._handlers:
+            return
         import signal
         import threading
 
         if threading.current_thread() is not threading.main_thread():
             return
         self._mask = set(signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()))
-        for number in signal.valid_signals():
-            handler = signal.getsignal(number)
-            if handler not in (signal.SIG_DFL, signal.SIG_IGN, None):
-                self._handlers[number] = handler
-                signal.signal(number, signal.SIG_DFL)
+        for number, handler in self._handlers:
+            self._replaced.append((number, handler))
+            signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def restore(self) -> None:
+        """Give the signals their handlers again."""
         if self._mask is None:
             return
         import signal
 
-        for number, handler in self._handlers.items():
+        for number, handler in self._replaced:
             signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)

@@ -117,10 +117,8 @@ def _check_open(count: int) -> None:
 
 def open_file_limit() -> int:
     """The highest count of descriptors that this process may have: the soft RLIMIT_NOFILE."""
-    import resource
-
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return soft if soft != resource.RLIM_INFINITY else 1 << 31
+    limit = os.sysconf("SC_OPEN_MAX")
+    return limit if limit >= 0 else 1 << 31  # -1 means that there is none
 
 
 def is_open(descriptor: int) -> bool:

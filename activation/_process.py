@@ -65,6 +65,10 @@ async def open_process(
     environment = base_environment(env)
     if env is not None and not options.get("shell") and "executable" not in options:
         options["executable"] = _executable(command, environment)
+    # What can be known before is worked out before: in the child every step is dearer, and later.
+    dropped = os.environb.keys() - environment.keys()
+    changed = {name: value for name, value in environment.items() if os.environb.get(name) != value}
+    signals = DefaultSignals()
     moves = plan_moves(descriptors)
     above = FIRST + len(descriptors)
 
@@ -79,13 +83,15 @@ async def open_process(
             with _held(range(FIRST, above)) as held:
 
                 def in_child(held: dict[int, tuple[int, int]] = held) -> None:
-                    DefaultSignals().set()
+                    signals.set()
                     for number, identity in held.items():
                         if _identity(number) != identity:
                             raise BlockingIOError(errno.EAGAIN, f"descriptor {number} changed during the start")
                     make_moves(moves, above)
                     variables = activation_variables(names, os.getpid(), own_pidfd_id() if names else None)
-                    _set_environment(environment | variables)
+                    for name in dropped:
+                        del os.environb[name]
+                    os.environb.update(changed | variables)
 
                 try:
                     return await trio.lowlevel.open_process(
@@ -93,8 +99,8 @@ async def open_process(
                     )
                 except (subprocess.SubprocessError, OSError) as error:
                     # A number that was closed meanwhile is told as EBADF, one that changed by in_child().
-                    changed = not isinstance(error, OSError) or error.errno == errno.EBADF
-                    if not (changed and tries_left):
+                    moved = not isinstance(error, OSError) or error.errno == errno.EBADF
+                    if not (moved and tries_left):
                         raise
     raise AssertionError("unreachable")
 
@@ -122,15 +128,6 @@ def _held(numbers: range) -> Iterator[dict[int, tuple[int, int]]]:
 def _identity(number: int) -> tuple[int, int]:
     status = os.fstat(number)
     return status.st_dev, status.st_ino
-
-
-def _set_environment(environment: dict[bytes, bytes]) -> None:
-    """Make this the process's environment, the one that an exec without another passes on."""
-    for name in os.environb.keys() - environment.keys():
-        del os.environb[name]
-    for name, value in environment.items():
-        if os.environb.get(name) != value:
-            os.environb[name] = value
 
 
 def _executable(command: StrOrBytesPath | Sequence[StrOrBytesPath], environment: dict[bytes, bytes]) -> StrOrBytesPath:

@@ -125,19 +125,20 @@ async def first_client(sockets: Sequence[socket.socket], delay: float) -> None:
 
 
 async def unless_signalled(wait: Callable[[], Awaitable[object]], signals: AsyncIterator[int]) -> bool:
-    """Wait for that, or for a signal; return whether it came to an end without one."""
-    ended = False
+    """Wait for that, or for a signal; return whether no signal came. One that comes together with it counts."""
+    signalled = False
     async with trio.open_nursery() as nursery:
 
         async def watch() -> None:
+            nonlocal signalled
             await anext(signals)
+            signalled = True
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(watch)
         await wait()
-        ended = True
         nursery.cancel_scope.cancel()
-    return ended
+    return not signalled
 
 
 async def end(process: trio.Process, signals: AsyncIterator[int]) -> None:
