@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ._serve import serve
     from ._streams import streams
 
+__version__ = "0.1.0"
+
 __all__ = [
     "READY",
     "RELOADING",

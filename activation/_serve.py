@@ -50,9 +50,10 @@ EXTENSION = 15.0
 
 
 async def serve(
-    handler: Callable[[Any], Awaitable[object]],
+    handler: Callable[[Any], Awaitable[object]] | None,
     listeners: Sequence[trio.abc.Listener[trio.abc.Stream] | None] | None = None,
     *,
+    connections: Sequence[trio.abc.Stream | None] = (),
     idle_timeout: float | None = None,
     drain_timeout: float = 30.0,
     reload: Callable[[], object] | None = None,
@@ -77,8 +78,10 @@ async def serve(
 
     Args:
         handler: called with a ``trio.SocketStream``, or a ``trio.SSLStream`` whose handshake is done, for each
-            connection in a task of its own.
-        listeners: what to accept on; None stands for a gap. Left out: what was passed.
+            connection in a task of its own. None for a daemon whose work is all in other tasks, datagrams say: it
+            lives until a signal.
+        listeners: what to accept on; None stands for a gap. Left out: what was passed, the connections too.
+        connections: what was accepted before, as :func:`streams` returns it; goes with ``listeners``.
         idle_timeout: return after so many seconds without any connection. Only for a service that something brings
             back, as a socket unit does: whoever connects while it leaves is served by the next start, and if nothing
             starts it, by nobody.
@@ -96,7 +99,10 @@ async def serve(
     """
     _check(idle_timeout, drain_timeout, max_connections, handshake_timeout)
     watchdog = watchdog_enabled()
-    accepting, connected = _taken(listeners)
+    accepting: list[trio.abc.Listener[trio.abc.Stream]] = []
+    connected: list[trio.abc.Stream] = []
+    if handler is not None:
+        accepting, connected = _taken(listeners, connections)
     daemon = _Daemon(handler, drain_timeout, idle_timeout, max_connections, handshake_timeout)
     try:
         with hear_signals(signal.SIGTERM, signal.SIGINT) as ends:
@@ -125,16 +131,14 @@ def _check(
 
 def _taken(
     listeners: Sequence[trio.abc.Listener[trio.abc.Stream] | None] | None,
-) -> tuple[list[trio.abc.Listener[trio.abc.Stream]], list[trio.SocketStream]]:
-    """The listeners, and the connections that were made before; of what was passed unless listeners were given."""
-    accepting: list[trio.abc.Listener[trio.abc.Stream]]
-    if listeners is not None:
-        accepting = [listener for listener in listeners if listener]
-        connected = []
-    else:
+    connections: Sequence[trio.abc.Stream | None],
+) -> tuple[list[trio.abc.Listener[trio.abc.Stream]], list[trio.abc.Stream]]:
+    """What to accept on and what was accepted, without gaps: what was passed, unless listeners are given."""
+    if listeners is None:
         passed = files()
-        accepting = [listener for listener in passed_listeners(passed) if listener]
-        connected = [stream for stream in streams(passed) if stream]
+        listeners, connections = passed_listeners(passed), [*connections, *streams(passed)]
+    accepting = [listener for listener in listeners if listener]
+    connected = [stream for stream in connections if stream]
     if not accepting and not connected:
         raise ActivationError(
             "there is nothing to serve: no listening socket was passed and none was given; start the program by its "
@@ -151,7 +155,7 @@ _lives: trio.lowlevel.RunVar[int] = trio.lowlevel.RunVar("activation_lives", 0)
 class _Daemon:
     """What one serve() knows of itself."""
 
-    handler: Callable[[Any], Awaitable[object]]
+    handler: Callable[[Any], Awaitable[object]] | None
     drain_timeout: float
     idle_timeout: float | None
     max_connections: int | None
@@ -171,7 +175,7 @@ class _Daemon:
     async def live(
         self,
         accepting: list[trio.abc.Listener[trio.abc.Stream]],
-        connected: list[trio.SocketStream],
+        connected: list[trio.abc.Stream],
         ends: Hearing,
         helpers: trio.Nursery,
         task_status: trio.TaskStatus[list[trio.abc.Listener[trio.abc.Stream]]],
@@ -229,6 +233,8 @@ class _Daemon:
                         if self.tell(READY, self.status()):
                             helpers.start_soon(self.tell_status)
                         task_status.started(accepting)
+                    if self.handler is None:
+                        await trio.sleep_forever()
                     if accepting and self.idle_timeout is not None:
                         await self.idle(self.idle_timeout)
                         loops.cancel_scope.cancel()
@@ -301,6 +307,7 @@ class _Daemon:
         self.connections.start_soon(self.connection, stream)
 
     async def connection(self, stream: trio.abc.Stream) -> None:
+        assert self.handler is not None
         try:
             if not isinstance(stream, trio.SSLStream) or await self.shake_hands(stream):
                 await self.handler(stream)

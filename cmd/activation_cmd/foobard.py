@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import socket
 import sys
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 import activation
 
-from ._addresses import FORMS, Address, ListeningSockets, parse
 from ._errors import reason, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+LARGEST_READ = 65536
 LARGEST_DATAGRAM = 1 << 18
 
 HOW_TO_START = (
@@ -29,24 +29,17 @@ HOW_TO_START = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 0, 1 for a failure, 2 for wrong usage or nothing to serve."""
-    parser = argparse.ArgumentParser(
-        prog="foobard", description="Echo on the sockets passed by socket activation: streams and datagrams."
-    )
-    parser.add_argument(
-        "--listen",
-        action="append",
-        default=[],
-        metavar="ADDR",
-        help=f"not activated: make a listening socket here; may be repeated; {FORMS}",
-    )
-    arguments = parser.parse_args(argv)
-    try:
-        addresses = [parse(text) for text in arguments.listen]
-    except ValueError as error:
-        parser.error(str(error))
+    argv = sys.argv[1:] if argv is None else argv
+    addresses: list[Any] = []
+    options: dict[str, Any] = {}
+    # Started by its unit it mostly has no arguments, and a client is waiting: reading none takes 2 ms.
+    if argv:
+        from ._foobard_arguments import parse
+
+        addresses, options = parse(argv)
     status = 0
     try:
-        status = trio.run(run, addresses)
+        status = trio.run(run, addresses, options)
     except* (OSError, activation.ActivationError) as group:
         say("foobard", reason(group))
         status = 1
@@ -55,45 +48,67 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-async def run(addresses: Sequence[Address]) -> int:
-    """Echo on what was passed and on what is to be made."""
+async def run(addresses: Sequence[Any], options: dict[str, Any]) -> int:
+    """Echo on what was passed and on what is to be made, until a signal or idleness ends it."""
     passed = activation.files()
-    listeners = [listener for listener in activation.listeners(passed) if listener]
-    streams = [stream for stream in activation.streams(passed) if stream]
+    listeners = activation.listeners(passed)
+    connections = activation.streams(passed)
     packet_conns = [conn for conn in activation.packet_conns(passed) if conn]
     for file in passed:
         if file.fileno() >= 0:
             say("foobard", f"descriptor {file.fileno()} ({file.name}) is no stream or datagram socket; left alone")
-    if not (listeners or streams or packet_conns or addresses):
-        say("foobard", HOW_TO_START)
-        return 2
-    with ListeningSockets() as own:
-        for address in addresses:
-            own.listen(address)
-        listeners += [trio.SocketListener(trio.socket.from_stdlib_socket(sock.dup())) for sock in own.sockets]
+    with ExitStack() as stack:
+        if addresses:
+            from ._addresses import ListeningSockets
+
+            made = stack.enter_context(ListeningSockets())
+            for address in addresses:
+                made.listen(address)
+            listeners += [trio.SocketListener(trio.socket.from_stdlib_socket(sock.dup())) for sock in made.sockets]
+        has_streams = any(listeners) or any(connections)
+        if not has_streams and not packet_conns:
+            say("foobard", HOW_TO_START)
+            return 2
+        from ._journal import log_to_stderr
+
+        log_to_stderr("foobard")
         async with trio.open_nursery() as nursery:
-            for stream in streams:
-                nursery.start_soon(connection, stream)
             for conn in packet_conns:
                 nursery.start_soon(echo_datagrams, conn)
-            if listeners:
-                nursery.start_soon(trio.serve_listeners, connection, listeners)
+            await activation.serve(echo if has_streams else None, listeners, connections=connections, **options)
+            nursery.cancel_scope.cancel()
     return 0
 
 
-async def connection(stream: trio.SocketStream) -> None:
-    """Echo on one connection; a client that breaks it ends nothing else."""
-    try:
-        async with stream:
-            await echo(stream)
-    except trio.BrokenResourceError:
-        pass
-
-
 async def echo(stream: trio.SocketStream) -> None:
-    """Send back what comes, until its end. Nothing is read while the client does not read."""
-    async for data in stream:
-        await stream.send_all(data)
+    """Send back what comes, until its end. Nothing is read while the client does not read.
+
+    What ``async for data in stream: await stream.send_all(data)`` does, for about half the time: it waits once for each
+    round, and not at all for sending unless the client is slow.
+    """
+    own = stream.socket
+    # The same descriptor, not another: the stream stays whole, and is closed by who opened it.
+    sock = socket.socket(own.family, own.type, own.proto, own.fileno())
+    try:
+        sock.setblocking(False)
+        while True:
+            await trio.lowlevel.wait_readable(sock)
+            try:
+                data = sock.recv(LARGEST_READ)
+            except BlockingIOError:
+                continue
+            if not data:
+                return
+            try:
+                sent = sock.send(data)
+            except BlockingIOError:
+                sent = 0
+            if sent < len(data):
+                await stream.send_all(data[sent:])
+    except OSError as error:
+        raise trio.BrokenResourceError(f"socket connection broken: {error}") from error
+    finally:
+        sock.detach()
 
 
 async def echo_datagrams(conn: trio.socket.SocketType) -> None:
