@@ -21,8 +21,9 @@ import trio
 from ._environment import ActivationError
 from ._files import files
 from ._listeners import listeners as passed_listeners
-from ._notify import READY, RELOADING, STOPPING, WATCHDOG, monotonic_usec, notify, watchdog_enabled
+from ._notify import READY, RELOADING, STOPPING, monotonic_usec, watchdog_enabled
 from ._peers import peer
+from ._reports import Reports
 from ._signals import hear_signals
 from ._streams import streams
 
@@ -41,12 +42,6 @@ CAPACITY_LOG_INTERVAL = 60.0
 
 STATUS_INTERVAL = 1.0
 """Seconds between two STATUS=, at least."""
-
-WATCHDOG_SHARE = 0.4
-"""Of the time that the manager allows between two WATCHDOG=1, how much passes."""
-
-EXTENSION = 15.0
-"""Seconds that a drain asks of the manager; it asks again when a third of them has passed."""
 
 
 async def serve(
@@ -108,7 +103,7 @@ async def serve(
         with hear_signals(signal.SIGTERM, signal.SIGINT) as ends:
             async with trio.open_nursery() as helpers:
                 if watchdog is not None:
-                    helpers.start_soon(daemon.pet_watchdog, watchdog)
+                    helpers.start_soon(daemon.reports.pet_watchdog, watchdog)
                 if reload is not None:
                     await helpers.start(daemon.reload_at_hangup, reload)
                 await daemon.live(accepting, connected, ends, helpers, task_status)
@@ -170,7 +165,7 @@ class _Daemon:
     last_departures: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
     room: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
     told_of_capacity: float = -CAPACITY_LOG_INTERVAL
-    unheard: bool = False
+    reports: Reports = attrs.field(factory=Reports)
 
     async def live(
         self,
@@ -191,7 +186,7 @@ class _Daemon:
                 for listener in accepting:
                     await _close(listener)
                 if accepting and not self.stopping and _lives.get() == 1:
-                    self.tell(STOPPING)
+                    self.reports.tell(STOPPING)
         finally:
             _lives.set(_lives.get() - 1)
 
@@ -205,10 +200,10 @@ class _Daemon:
             self.drain_timeout,
         )
         self.stopping = True
-        self.tell(STOPPING)
+        self.reports.tell(STOPPING)
         self.accepts.cancel()
         self.connections.cancel_scope.deadline = trio.current_time() + self.drain_timeout
-        helpers.start_soon(self.extend_timeout)
+        helpers.start_soon(self.reports.extend_timeout)
         number = await ends.next()
         log.info("%s again: %d connections are cut", signal.Signals(number).name, self.open)
         self.connections.cancel_scope.cancel()
@@ -228,9 +223,9 @@ class _Daemon:
                 async with trio.open_nursery() as loops:
                     for listener in accepting:
                         await loops.start(self.accept_loop, listener)
-                    if not ready:
+                    if not ready and not self.stopping:
                         ready = True
-                        if self.tell(READY, self.status()):
+                        if self.reports.tell(READY, self.status()):
                             helpers.start_soon(self.tell_status)
                         task_status.started(accepting)
                     if self.handler is None:
@@ -336,18 +331,9 @@ class _Daemon:
 
     # Telling the manager
 
-    def tell(self, *assignments: str) -> bool:
-        try:
-            return notify(*assignments)
-        except OSError as error:
-            if not self.unheard:
-                self.unheard = True
-                log.warning("%s: %s; serving all the same", error.filename, error.strerror)
-            return False
-
     def status(self) -> str:
         connections = "1 connection" if self.open == 1 else f"{self.open} connections"
-        return f"STATUS={connections} open" + (", waiting for the end of it" * self.stopping)
+        return f"STATUS={connections} open" + (", no new ones accepted" if self.stopping else "")
 
     async def tell_status(self) -> None:
         told = self.status()
@@ -357,17 +343,7 @@ class _Daemon:
                 await self.arrivals.park()
             if self.status() != told:
                 told = self.status()
-                self.tell(told)
-
-    async def pet_watchdog(self, timeout: float) -> None:
-        while True:
-            self.tell(WATCHDOG)
-            await trio.sleep(timeout * WATCHDOG_SHARE)
-
-    async def extend_timeout(self) -> None:
-        while True:
-            self.tell(f"EXTEND_TIMEOUT_USEC={EXTENSION * 1e6:.0f}")
-            await trio.sleep(EXTENSION / 3)
+                self.reports.tell(told)
 
     async def reload_at_hangup(self, reload: Callable[[], object], *, task_status: trio.TaskStatus[None]) -> None:
         with hear_signals(signal.SIGHUP) as hangups:
@@ -378,7 +354,7 @@ class _Daemon:
                     hangups.came.clear()  # several of them ask for no more than one
                     if self.stopping:
                         continue
-                    self.tell(RELOADING, monotonic_usec())
+                    self.reports.tell(RELOADING, monotonic_usec())
                     try:
                         result = reload()
                         if inspect.isawaitable(result):
@@ -386,7 +362,7 @@ class _Daemon:
                     except Exception:
                         log.exception("the reload failed; going on as before")
                     if not self.stopping:
-                        self.tell(READY)
+                        self.reports.tell(READY)
             finally:
                 hangups.came.clear()
 

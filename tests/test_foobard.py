@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import activation
+
 from .children import open_descriptors, tcp_listener, udp_socket
-from .commands import FOOBARD, LIMIT, connect, echoed, eventually, fill, receive, resident, run, running
+from .commands import FOOBARD, LIMIT, connect, echoed, eventually, fill, receive, resident, run, running, said
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -142,6 +144,11 @@ def test_it_makes_its_own_sockets_where_it_is_told(tmp_path: Path) -> None:
         (["--listen", ""], b"is no address"),
         (["--listen", "vsock:x:1"], b"is no vsock address"),
         (["--nonsense"], b"--nonsense"),
+        (["--idle-timeout", "soon"], b"'soon' is no time; expected seconds"),
+        (["--drain-timeout", "-1"], b"'-1' is no time; expected seconds"),
+        (["--idle-timeout", "nan"], b"'nan' is no time"),
+        (["--max-connections", "0"], b"'0' is no count; expected a number of 1 or more"),
+        (["--max-connections", "\N{SUPERSCRIPT TWO}"], b"is no count"),
     ],
 )
 def test_wrong_usage_is_told_and_exits_with_2(arguments: list[str], words: bytes) -> None:
@@ -167,7 +174,7 @@ def test_an_address_that_cannot_be_had_is_told_in_one_line(tmp_path: Path) -> No
 
 
 def test_a_lying_environment_is_told_in_one_line() -> None:
-    # `env` runs in the process that subprocess started, so its number is known only there: the shell tells it.
+    # The number of the process is known only in it: the shell tells it.
     done = run("/bin/sh", "-c", f"LISTEN_PID=$$ LISTEN_FDS=x exec {FOOBARD}")
     assert done.returncode == 1
     assert done.stderr.startswith(b"foobard: LISTEN_FDS is 'x'; expected")
@@ -180,3 +187,62 @@ def test_a_descriptor_of_another_kind_is_told_and_left_alone() -> None:
         said = b"descriptor 3 (LISTEN_FD_3) is no stream"
         with one, other, running(FOOBARD, passed=[one, tcp], until=said), connect(tcp.getsockname()) as client:
             assert echoed(client, b"word") == b"word"
+
+
+def test_it_says_its_version() -> None:
+    assert run(FOOBARD, "--version").stdout == f"foobard {activation.__version__}\n".encode()
+
+
+def test_sigterm_lets_clients_finish_and_exits_with_0() -> None:
+    with tcp_listener() as tcp, running(FOOBARD, passed=[tcp], status=0) as process:
+        with connect(tcp.getsockname()) as client:
+            assert echoed(client, b"before") == b"before"
+            process.terminate()
+            assert b"SIGTERM: no more clients are accepted; 1 connections have 30 s" in said(process, b"SIGTERM")
+            assert echoed(client, b"after") == b"after"
+        assert process.wait(LIMIT) == 0
+
+
+def test_its_options_are_those_of_serve() -> None:
+    options = ["--idle-timeout", "0.3", "--drain-timeout", "0.1", "--max-connections", "1"]
+    with tcp_listener() as tcp, running(FOOBARD, *options, passed=[tcp], status=0) as process:
+        with connect(tcp.getsockname()) as client, connect(tcp.getsockname()) as waiting:
+            assert echoed(client, b"word") == b"word"
+            waiting.sendall(b"later")
+            waiting.settimeout(0.1)
+            with pytest.raises(TimeoutError):
+                waiting.recv(5)
+            waiting.settimeout(LIMIT)
+            client.close()
+            assert receive(waiting, 5) == b"later"
+        assert process.wait(LIMIT) == 0
+
+
+def test_an_accepted_connection_is_all_it_lives_for() -> None:
+    ours, accepted = socket.socketpair()
+    with ours, accepted, running(FOOBARD, passed=[accepted], status=0) as process:
+        ours.settimeout(LIMIT)
+        assert echoed(ours, b"word") == b"word"
+        ours.shutdown(socket.SHUT_WR)
+        assert process.wait(LIMIT) == 0
+
+
+def test_with_datagrams_alone_it_lives_until_a_signal() -> None:
+    with udp_socket() as udp, udp_socket() as client, running(FOOBARD, passed=[udp], status=0) as process:
+        client.settimeout(LIMIT)
+        client.sendto(b"word", udp.getsockname())
+        assert client.recv(100) == b"word"
+        process.terminate()
+        assert process.wait(LIMIT) == 0
+
+
+@pytest.mark.parametrize("journal", [True, False])
+def test_the_journal_reads_the_level_and_people_the_name(*, journal: bool) -> None:
+    # A shell learns what its standard error is before foobard takes its place.
+    script = f'JOURNAL_STREAM="$(stat -L -c %d:%i /dev/stderr)" exec {FOOBARD}' if journal else f"exec {FOOBARD}"
+    with tcp_listener() as tcp, running("/bin/sh", "-c", script, passed=[tcp]) as process:
+        with connect(tcp.getsockname()) as client:
+            assert echoed(client, b"word") == b"word"
+            process.terminate()
+            line = said(process, b"SIGTERM")
+    assert line.startswith(b"<6>SIGTERM: " if journal else b"foobard: SIGTERM: ")

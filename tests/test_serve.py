@@ -464,27 +464,30 @@ async def test_several_in_one_process_all_hear_the_signal() -> None:
         await two.end()
 
 
-async def test_a_signal_before_the_first_accept_ends_it_too() -> None:
+@pytest.mark.parametrize("moment", range(12))
+async def test_a_signal_at_any_await_of_the_start_ends_it_or_lets_it_serve(moment: int, manager: Manager) -> None:
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    with trio.fail_after(LIMIT):
-        async with trio.open_nursery() as nursery:
+    own = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a signal before serve() hears it is this test's
+    try:
+        with trio.fail_after(LIMIT):
+            async with trio.open_nursery() as nursery:
+                steps = 0
 
-            @nursery.start_soon
-            async def kill() -> None:
-                # The first that happens once serve() has to wait for anything.
+                async def kill() -> None:
+                    nonlocal steps
+                    for steps in range(moment):  # noqa: B007
+                        await trio.lowlevel.checkpoint()
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+                nursery.start_soon(kill)
+                await nursery.start(partial(activation.serve, echo, [listener], reload=print, idle_timeout=5))
+                # It was ready, or has ended. What comes after that it hears.
                 os.kill(os.getpid(), signal.SIGTERM)
-
-            async def run(*, task_status: trio.TaskStatus[Any]) -> None:
-                with_handler = signal.getsignal(signal.SIGTERM)
-                assert with_handler
-                await activation.serve(echo, [listener], task_status=task_status)
-
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            try:
-                await nursery.start(run)
-                os.kill(os.getpid(), signal.SIGTERM)
-            finally:
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        said = manager.heard()
+        assert said.count("READY=1") <= 1
+        assert said.index("STOPPING=1") > (said.index("READY=1") if "READY=1" in said else -1)
+    finally:
+        signal.signal(signal.SIGTERM, own)
 
 
 async def test_in_another_thread_it_serves_without_signals() -> None:
@@ -709,8 +712,40 @@ async def test_variables_that_cannot_be_true_end_it_before_anything_is_taken(mon
         await activation.serve(echo, [])
 
 
-async def test_datagram_sockets_are_left_to_the_callers_own_tasks() -> None:
-    with udp_socket() as udp:
-        async with serving() as daemon, await daemon.connect() as stream:
-            assert await echoes(stream)
-        assert udp.fileno() >= 0
+async def test_connections_that_were_accepted_before_are_served_and_then_it_returns(manager: Manager) -> None:
+    with no_leak():
+        pairs = [socket.socketpair() for _ in range(2)]
+        connections = [trio.SocketStream(trio.socket.from_stdlib_socket(pair[0])) for pair in pairs]
+        clients = [trio.SocketStream(trio.socket.from_stdlib_socket(pair[1])) for pair in pairs]
+        with trio.fail_after(LIMIT):
+            async with trio.open_nursery() as nursery:
+                started = await nursery.start(partial(activation.serve, echo, [], connections=[None, *connections]))
+                assert started == []
+                assert "READY=1" in manager.heard()
+                for client in clients:
+                    assert await echoes(client)
+                for client in clients:
+                    await client.aclose()
+
+
+async def test_without_a_handler_it_lives_until_a_signal_beside_the_callers_own_tasks(manager: Manager) -> None:
+    with udp_socket() as udp, udp_socket() as client:
+        udp.setblocking(False)
+        async with trio.open_nursery() as nursery:
+            with trio.socket.from_stdlib_socket(udp.dup()) as conn:
+
+                @nursery.start_soon
+                async def answer() -> None:
+                    while True:
+                        data, sender = await conn.recvfrom(100)
+                        await conn.sendto(data, sender)
+
+                with trio.fail_after(LIMIT):
+                    nursery.start_soon(activation.serve, None)
+                    await manager.hear("READY=1")
+                    client.sendto(b"word", udp.getsockname())
+                    await trio.lowlevel.wait_readable(client)
+                    assert client.recv(100) == b"word"
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    await manager.hear("STOPPING=1")
+                    nursery.cancel_scope.cancel()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -124,6 +125,19 @@ def test_a_second_signal_ends_a_program_that_does_not_listen_to_the_first(tmp_pa
             assert client.recv(1)
             process.terminate()
             said(process, b"ending pid")
+            process.terminate()
+            assert process.wait(LIMIT) == 0
+
+
+def test_a_signal_that_comes_together_with_the_programs_end_is_not_lost(tmp_path: Path) -> None:
+    path = tmp_path / "a.sk"
+    once = "import socket; conn = socket.socket(fileno=3).accept()[0]; conn.send(b'!'); conn.recv(1)"
+    chosen = random.Random(4)
+    for _ in range(25):
+        with running(SOCKET_ACTIVATE, "-l", str(path), sys.executable, "-S", "-c", once, until=b"listening") as process:
+            with connect(path) as client:
+                assert client.recv(1)
+            threading.Event().wait(chosen.uniform(0, 0.012))
             process.terminate()
             assert process.wait(LIMIT) == 0
 
