@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from ._packet_conns import packet_conns, packet_conns_with_names
     from ._process import open_process
+    from ._seqpacket import SeqpacketChannel, SeqpacketListener, seqpacket_listeners
     from ._serve import serve
     from ._streams import streams
 
@@ -35,6 +36,8 @@ __all__ = [
     "WATCHDOG",
     "ActivationError",
     "File",
+    "SeqpacketChannel",
+    "SeqpacketListener",
     "exec_process",
     "files",
     "listeners",
@@ -45,6 +48,7 @@ __all__ = [
     "open_process",
     "packet_conns",
     "packet_conns_with_names",
+    "seqpacket_listeners",
     "serve",
     "streams",
     "tls_listeners",
@@ -62,6 +66,7 @@ if not TYPE_CHECKING:
         ),
         "_packet_conns": ("packet_conns", "packet_conns_with_names"),
         "_process": ("open_process",),
+        "_seqpacket": ("SeqpacketChannel", "SeqpacketListener", "seqpacket_listeners"),
         "_serve": ("serve",),
         "_streams": ("streams",),
     }

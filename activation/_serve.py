@@ -46,15 +46,15 @@ STATUS_INTERVAL = 1.0
 
 async def serve(
     handler: Callable[[Any], Awaitable[object]] | None,
-    listeners: Sequence[trio.abc.Listener[trio.abc.Stream] | None] | None = None,
+    listeners: Sequence[trio.abc.Listener[Any] | None] | None = None,
     *,
-    connections: Sequence[trio.abc.Stream | None] = (),
+    connections: Sequence[trio.abc.AsyncResource | None] = (),
     idle_timeout: float | None = None,
     drain_timeout: float = 30.0,
     reload: Callable[[], object] | None = None,
     max_connections: int | None = None,
     handshake_timeout: float = 30.0,
-    task_status: trio.TaskStatus[list[trio.abc.Listener[trio.abc.Stream]]] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[list[trio.abc.Listener[Any]]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Be a daemon: accept, and run ``handler`` with the stream of each connection, until it is time to leave.
 
@@ -72,9 +72,9 @@ async def serve(
     handler, in any case. Out of descriptors or memory, accepting waits and goes on.
 
     Args:
-        handler: called with a ``trio.SocketStream``, or a ``trio.SSLStream`` whose handshake is done, for each
-            connection in a task of its own. None for a daemon whose work is all in other tasks, datagrams say: it
-            lives until a signal.
+        handler: called with what was accepted, a ``trio.SocketStream`` or a ``trio.SSLStream`` whose handshake is done
+            or whatever the listener makes, for each connection in a task of its own. None for a daemon whose work is
+            all in other tasks, datagrams say: it lives until a signal.
         listeners: what to accept on; None stands for a gap. Left out: what was passed, the connections too.
         connections: what was accepted before, as :func:`streams` returns it; goes with ``listeners``.
         idle_timeout: return after so many seconds without any connection. Only for a service that something brings
@@ -94,8 +94,8 @@ async def serve(
     """
     _check(idle_timeout, drain_timeout, max_connections, handshake_timeout)
     watchdog = watchdog_enabled()
-    accepting: list[trio.abc.Listener[trio.abc.Stream]] = []
-    connected: list[trio.abc.Stream] = []
+    accepting: list[trio.abc.Listener[Any]] = []
+    connected: list[trio.abc.AsyncResource] = []
     if handler is not None:
         accepting, connected = _taken(listeners, connections)
     daemon = _Daemon(handler, drain_timeout, idle_timeout, max_connections, handshake_timeout)
@@ -125,9 +125,9 @@ def _check(
 
 
 def _taken(
-    listeners: Sequence[trio.abc.Listener[trio.abc.Stream] | None] | None,
-    connections: Sequence[trio.abc.Stream | None],
-) -> tuple[list[trio.abc.Listener[trio.abc.Stream]], list[trio.abc.Stream]]:
+    listeners: Sequence[trio.abc.Listener[Any] | None] | None,
+    connections: Sequence[trio.abc.AsyncResource | None],
+) -> tuple[list[trio.abc.Listener[Any]], list[trio.abc.AsyncResource]]:
     """What to accept on and what was accepted, without gaps: what was passed, unless listeners are given."""
     if listeners is None:
         passed = files()
@@ -169,11 +169,11 @@ class _Daemon:
 
     async def live(
         self,
-        accepting: list[trio.abc.Listener[trio.abc.Stream]],
-        connected: list[trio.abc.Stream],
+        accepting: list[trio.abc.Listener[Any]],
+        connected: list[trio.abc.AsyncResource],
         ends: Hearing,
         helpers: trio.Nursery,
-        task_status: trio.TaskStatus[list[trio.abc.Listener[trio.abc.Stream]]],
+        task_status: trio.TaskStatus[list[trio.abc.Listener[Any]]],
     ) -> None:
         """From the first accept to the last handler's end."""
         _lives.set(_lives.get() + 1)
@@ -212,9 +212,9 @@ class _Daemon:
 
     async def accept_all(
         self,
-        accepting: list[trio.abc.Listener[trio.abc.Stream]],
+        accepting: list[trio.abc.Listener[Any]],
         helpers: trio.Nursery,
-        task_status: trio.TaskStatus[list[trio.abc.Listener[trio.abc.Stream]]],
+        task_status: trio.TaskStatus[list[trio.abc.Listener[Any]]],
     ) -> None:
         """Accept on all listeners until a signal or the idle clock says that it is enough."""
         ready = False
@@ -240,9 +240,7 @@ class _Daemon:
         if not ready:
             task_status.started(accepting)
 
-    async def accept_loop(
-        self, listener: trio.abc.Listener[trio.abc.Stream], *, task_status: trio.TaskStatus[None]
-    ) -> None:
+    async def accept_loop(self, listener: trio.abc.Listener[Any], *, task_status: trio.TaskStatus[None]) -> None:
         limited = self.max_connections is not None
         task_status.started()
         while True:
@@ -261,7 +259,7 @@ class _Daemon:
                     self.room.unpark_all()
             self.begin(stream)
 
-    async def reserve(self, listener: trio.abc.Listener[trio.abc.Stream]) -> None:
+    async def reserve(self, listener: trio.abc.Listener[Any]) -> None:
         """Wait for a client and for a place for it."""
         assert self.max_connections is not None
         waiting = _socket(listener)
@@ -295,13 +293,13 @@ class _Daemon:
 
     # Connections
 
-    def begin(self, stream: trio.abc.Stream) -> None:
+    def begin(self, stream: trio.abc.AsyncResource) -> None:
         self.open += 1
         if self.arrivals:
             self.arrivals.unpark_all()
         self.connections.start_soon(self.connection, stream)
 
-    async def connection(self, stream: trio.abc.Stream) -> None:
+    async def connection(self, stream: trio.abc.AsyncResource) -> None:
         assert self.handler is not None
         try:
             if not isinstance(stream, trio.SSLStream) or await self.shake_hands(stream):
@@ -367,7 +365,7 @@ class _Daemon:
                 hangups.came.clear()
 
 
-def _socket(listener: trio.abc.Listener[trio.abc.Stream]) -> trio.socket.SocketType | None:
+def _socket(listener: trio.abc.Listener[Any]) -> trio.socket.SocketType | None:
     """What a listener accepts on, where it tells."""
     if isinstance(listener, trio.SSLListener):
         listener = listener.transport_listener

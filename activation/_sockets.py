@@ -53,6 +53,10 @@ def is_stream_listener(sock: socket.socket) -> bool:
     return sock.type == socket.SOCK_STREAM and _accepts(sock)
 
 
+def is_seqpacket_listener(sock: socket.socket) -> bool:
+    return sock.type == socket.SOCK_SEQPACKET and _accepts(sock)
+
+
 def is_packet_conn(sock: socket.socket) -> bool:
     return sock.type == socket.SOCK_DGRAM
 

@@ -1,0 +1,132 @@
+"""From File to listeners of message channels: sockets that keep connections and the boundaries of messages, unix(7)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from ._files import files
+from ._sockets import is_seqpacket_listener, take
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ._files import File
+
+LARGEST_MESSAGE = 1 << 18
+"""Bytes: above what Linux lets an unprivileged process send by default (net.core.wmem_default)."""
+
+
+class SeqpacketChannel(trio.abc.Channel[bytes]):
+    """A connection that carries messages: one ``send`` is one ``receive`` at the other end.
+
+    Attributes:
+        socket: the connected trio socket.
+        max_message_size: how many bytes a received message may have.
+    """
+
+    def __init__(self, socket: trio.socket.SocketType, max_message_size: int = LARGEST_MESSAGE) -> None:
+        self.socket = socket
+        self.max_message_size = max_message_size
+
+    async def send(self, value: bytes) -> None:
+        """Send one message.
+
+        Raises:
+            ValueError: it is empty; the other end would take that for the end.
+            OSError: EMSGSIZE, it is longer than the socket's send buffer.
+            trio.BrokenResourceError: the other end is gone.
+            trio.ClosedResourceError: this end was closed.
+        """
+        if not value:
+            raise ValueError("an empty message cannot be sent: the other end would take it for the end of all")
+        with _channel_errors(self.socket):
+            await self.socket.send(value)
+
+    async def receive(self) -> bytes:
+        """Receive one message.
+
+        Raises:
+            OSError: EMSGSIZE, it is longer than ``max_message_size``; the message is lost, the connection is not.
+            trio.EndOfChannel: there are no more; the other end was closed.
+            trio.BrokenResourceError: the connection was reset.
+            trio.ClosedResourceError: this end was closed.
+        """
+        with _channel_errors(self.socket):
+            message, _, flags, _ = await self.socket.recvmsg(self.max_message_size)
+        if flags & socket.MSG_TRUNC:
+            raise OSError(errno.EMSGSIZE, f"{os.strerror(errno.EMSGSIZE)}: more than {self.max_message_size} bytes")
+        if not message:
+            raise trio.EndOfChannel
+        return message
+
+    async def aclose(self) -> None:
+        """Close this end."""
+        self.socket.close()
+        await trio.lowlevel.checkpoint()
+
+
+class SeqpacketListener(trio.abc.Listener[SeqpacketChannel]):
+    """A listener on a SOCK_SEQPACKET socket. ListenSequentialPacket= of systemd.socket(5).
+
+    Attributes:
+        socket: the listening trio socket.
+    """
+
+    def __init__(self, socket: trio.socket.SocketType) -> None:
+        self.socket = socket
+
+    async def accept(self) -> SeqpacketChannel:
+        """Accept one connection.
+
+        Raises:
+            OSError: the process or the system is out of descriptors or memory.
+            trio.ClosedResourceError: the listener was closed.
+        """
+        while True:
+            try:
+                with _channel_errors(self.socket):
+                    connected, _ = await self.socket.accept()
+            except ConnectionAbortedError:
+                continue  # its client was gone before
+            return SeqpacketChannel(connected)
+
+    async def aclose(self) -> None:
+        """Close this process's descriptor; the socket and its path belong to the service manager."""
+        self.socket.close()
+        await trio.lowlevel.checkpoint()
+
+
+def seqpacket_listeners(passed: Sequence[File] | None = None) -> list[SeqpacketListener | None]:
+    """Return a listener of message channels for each passed SOCK_SEQPACKET socket that listens.
+
+    ``ListenSequentialPacket=`` of systemd.socket(5); Unix and vsock. Their Files are given away. A descriptor of
+    another kind, or one that was given away before, is None at its position and stays in ``passed``, untouched.
+
+    Args:
+        passed: what :func:`files` returned; left out, ``files()`` is called here.
+
+    Raises:
+        ActivationError: as :func:`files`.
+        OSError: a descriptor in ``passed`` is not open; nothing was given away.
+    """
+    passed = files() if passed is None else passed
+    socks = take(passed, is_seqpacket_listener)
+    return [SeqpacketListener(trio.socket.from_stdlib_socket(sock)) if sock else None for sock in socks]
+
+
+@contextmanager
+def _channel_errors(sock: trio.socket.SocketType) -> Iterator[None]:
+    try:
+        yield
+    except (BrokenPipeError, ConnectionResetError) as error:
+        raise trio.BrokenResourceError(f"socket connection broken: {error}") from error
+    except OSError as error:
+        if sock.fileno() >= 0:
+            raise
+        raise trio.ClosedResourceError("socket was closed") from error
