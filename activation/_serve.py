@@ -108,6 +108,8 @@ async def serve(
                     await helpers.start(daemon.reload_at_hangup, reload)
                 await daemon.live(accepting, connected, ends, helpers, task_status)
                 helpers.cancel_scope.cancel()
+            if daemon.stopping:
+                ends.came.clear()  # whoever sends one more wants no more than this
     finally:
         for resource in (*accepting, *connected):
             await _close(resource)

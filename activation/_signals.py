@@ -60,7 +60,7 @@ _switchboard: trio.lowlevel.RunVar[_Switchboard] = trio.lowlevel.RunVar("activat
 def hear_signals(*numbers: int) -> Iterator[Hearing]:
     """Hear the signals within the block. In a thread that is not the main one there are none to hear.
 
-    A signal that nobody has taken at the end of the block has the effect that it had before.
+    A signal that came and was not taken until the last hearer's end has the effect that it had before.
     """
     hearing = Hearing(frozenset(numbers))
     if threading.current_thread() is not threading.main_thread():
@@ -83,8 +83,9 @@ def hear_signals(*numbers: int) -> Iterator[Hearing]:
         yield hearing
     finally:
         board.hearings.remove(hearing)
-        for number in hearing.numbers:
-            if not any(number in other.numbers for other in board.hearings):
-                signal.signal(number, board.before.pop(number))
+        unheard = {number for number in hearing.numbers if not any(number in other.numbers for other in board.hearings)}
+        for number in unheard:
+            signal.signal(number, board.before.pop(number))
         for number in hearing.came:
-            signal.raise_signal(number)
+            if number in unheard:
+                signal.raise_signal(number)
