@@ -98,6 +98,8 @@ async def serve(
     connected: list[trio.abc.AsyncResource] = []
     if handler is not None:
         accepting, connected = _taken(listeners, connections)
+    elif any(listeners or ()) or any(connections):
+        raise ValueError("there are connections to handle, but handler is None")
     daemon = _Daemon(handler, drain_timeout, idle_timeout, max_connections, handshake_timeout)
     try:
         with hear_signals(signal.SIGTERM, signal.SIGINT) as ends:

@@ -98,8 +98,12 @@ def connect(address: object) -> socket.socket:
     """A connection to a path, or to a (host, port)."""
     family = socket.AF_UNIX if isinstance(address, (str, Path)) else socket.AF_INET
     sock = socket.socket(family)
-    sock.settimeout(LIMIT)
-    sock.connect(str(address) if isinstance(address, Path) else address)  # type: ignore[arg-type]
+    try:
+        sock.settimeout(LIMIT)
+        sock.connect(str(address) if isinstance(address, Path) else address)  # type: ignore[arg-type]
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 

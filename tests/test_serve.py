@@ -296,6 +296,13 @@ async def test_another_error_of_accept_ends_it(monkeypatch: pytest.MonkeyPatch) 
             await trio.sleep_forever()
 
 
+async def test_connections_without_a_handler_are_refused_as_a_mistake() -> None:
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    with pytest.raises(ValueError, match="handler is None"):
+        await activation.serve(None, listeners)
+    await listeners[0].aclose()
+
+
 # Handlers
 
 

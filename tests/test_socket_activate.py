@@ -129,6 +129,20 @@ def test_a_second_signal_ends_a_program_that_does_not_listen_to_the_first(tmp_pa
             assert process.wait(LIMIT) == 0
 
 
+def test_it_ends_the_program_also_when_nobody_reads_its_messages_any_more(tmp_path: Path) -> None:
+    path = tmp_path / "a.sk"
+    with running(SOCKET_ACTIVATE, "-l", str(path), FOOBARD, until=b"listening", status=0) as process:
+        assert process.stderr
+        process.stderr.close()
+        with connect(path) as client:
+            assert echoed(client, b"word") == b"word"
+        (child,) = children(process.pid)
+        process.terminate()
+        assert process.wait(LIMIT) == 0
+    assert not alive(child)
+    assert not path.exists()
+
+
 def test_a_signal_that_comes_together_with_the_programs_end_is_not_lost(tmp_path: Path) -> None:
     path = tmp_path / "a.sk"
     once = "import socket; conn = socket.socket(fileno=3).accept()[0]; conn.send(b'!'); conn.recv(1)"

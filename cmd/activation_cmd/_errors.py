@@ -6,8 +6,11 @@ import sys
 
 
 def say(program: str, message: str) -> None:
-    """Print one line on standard error."""
-    print(f"{program}: {message}", file=sys.stderr, flush=True)
+    """Print one line on standard error. Whether anybody reads it makes no difference to what the command does."""
+    try:
+        print(f"{program}: {message}", file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        pass
 
 
 def reason(error: BaseException) -> str:

@@ -143,8 +143,8 @@ async def unless_signalled(wait: Callable[[], Awaitable[object]], signals: Async
 
 async def end(process: trio.Process, signals: AsyncIterator[int]) -> None:
     """End the command: SIGTERM, and SIGKILL after a while or at a second signal."""
-    say("socket-activate", f"ending pid {process.pid}")
     process.terminate()
+    say("socket-activate", f"ending pid {process.pid}")
     with trio.move_on_after(PATIENCE):
         await unless_signalled(process.wait, signals)
     if process.poll() is None:
