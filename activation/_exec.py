@@ -8,18 +8,18 @@ makes them in a forked child.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal without its enums: those take longer than an exec
 import errno
 import fcntl
 import os
-import sys
 
 from ._environment import ActivationError
-from ._files import FIRST, VARIABLES, File, is_open, open_file_limit, own_pidfd_id
+from ._files import FIRST, VARIABLES, File, default_name, is_open, open_file_limit, own_pidfd_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from typing import Any, NoReturn, Protocol, TypeAlias
+    from typing import NoReturn, Protocol, TypeAlias
 
     class HasFileno(Protocol):
         def fileno(self) -> int: ...
@@ -55,10 +55,11 @@ def exec_process(
         OSError: ``command`` does not exist or may not run, or a descriptor is not open. Nothing has changed.
         ActivationError: a File was given away before. Nothing has changed.
         ValueError: a name or the environment has a character that cannot be passed. Nothing has changed.
+        TypeError: ``command`` is no sequence, or empty. Nothing has changed.
     """
+    if isinstance(command, (str, bytes)) or not command:
+        raise TypeError(f"command is {command!r}; expected a sequence: the program and its arguments")
     arguments = [os.fspath(argument) for argument in command]
-    if not arguments:
-        raise ValueError("command is empty; expected a program and its arguments")
     names, descriptors = named_descriptors(files)
     environment = base_environment(env)
     pid = os.getpid()
@@ -66,7 +67,7 @@ def exec_process(
     pidfd_id = own_pidfd_id() if listen_pid in (None, pid) else None
     environment |= activation_variables(names, pid if listen_pid is None else listen_pid, pidfd_id)
 
-    signals = DefaultSignals()
+    signals = DefaultSignals(not_ignored=True)
     table = _Table(FIRST + len(descriptors))
     try:
         signals.set()
@@ -84,6 +85,8 @@ def named_descriptors(files: Iterable[Passable]) -> tuple[list[str], list[int]]:
     for item in files:
         if isinstance(item, File):
             name, descriptor = item.name, item.fileno()
+            if name == default_name(descriptor):
+                name = ""  # it came without one
             if descriptor < 0:
                 raise ActivationError(f"the descriptor {name!r} was given away or closed; it cannot be passed any more")
         else:
@@ -96,7 +99,7 @@ def named_descriptors(files: Iterable[Passable]) -> tuple[list[str], list[int]]:
             )
         try:
             fcntl.fcntl(descriptor, fcntl.F_GETFD)
-        except (OSError, ValueError):
+        except (OSError, ValueError, OverflowError):
             raise OSError(errno.EBADF, f"descriptor {descriptor}, to be passed as {name!r}, is not open") from None
         names.append(name)
         descriptors.append(descriptor)
@@ -163,26 +166,30 @@ def plan_moves(sources: Sequence[int]) -> list[tuple[int, int]]:
     return moves
 
 
-def make_moves(moves: Sequence[tuple[int, int]], above: int, before: Callable[[int], None] | None = None) -> None:
-    """Make the planned moves; every target is inheritable afterwards. ``before`` is told each number that changes.
+def make_moves(moves: Sequence[tuple[int, int]], above: int, before: Callable[[int, int], None] | None = None) -> None:
+    """Make the planned moves; every target is inheritable afterwards. ``before`` is told each move but copies.
 
     Args:
         above: a number above all targets, for copies on the way.
     """
     spare = SPARE
-    for source, target in moves:
-        if target == SPARE:
-            spare = fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, above)
-            continue
-        if before:
-            before(target)
-        if source == target:
-            os.set_inheritable(target, True)
-        elif source == SPARE:
-            os.dup2(spare, target)
+    try:
+        for source, target in moves:
+            if target == SPARE:
+                spare = fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, above)
+                continue
+            if before:
+                before(source, target)
+            if source == target:
+                os.set_inheritable(target, True)
+            else:
+                os.dup2(spare if source == SPARE else source, target)
+            if source == SPARE:
+                os.close(spare)
+                spare = SPARE
+    finally:
+        if spare != SPARE:
             os.close(spare)
-        else:
-            os.dup2(source, target)
 
 
 class _Table:
@@ -200,7 +207,10 @@ class _Table:
                 os.set_inheritable(number, False)
                 self._undo.append((os.set_inheritable, number, True))
 
-    def _save(self, number: int) -> None:
+    def _save(self, source: int, number: int) -> None:
+        if source == number:
+            self._undo.append((os.set_inheritable, number, os.get_inheritable(number)))
+            return
         if not is_open(number):
             self._undo.append((os.close, number))
             return
@@ -231,39 +241,29 @@ class DefaultSignals:
     A signal that arrives then acts as it does on a program that has just been started.
     """
 
-    def __init__(self) -> None:
-        self._handlers: list[tuple[int, Any]] = []
-        self._replaced: list[tuple[int, Any]] = []
+    def __init__(self, *, not_ignored: bool = False) -> None:
+        """Find the signals that have a handler; with ``not_ignored`` also those that Python ignores from its start."""
         self._mask: set[int] | None = None
-        # Whoever sets a handler loads the module for it, and loading it takes longer than an exec.
-        if "signal" in sys.modules:
-            import signal
-
-            ours = (signal.SIG_DFL, signal.SIG_IGN, None)
-            handlers = [(int(number), signal.getsignal(number)) for number in signal.valid_signals()]
-            self._handlers = [(number, handler) for number, handler in handlers if handler not in ours]
+        self._before = {number: _signal.getsignal(number) for number in _signal.valid_signals()}
+        kept: list[object] = [_signal.SIG_DFL, None]  # None: a handler that is not Python's, and ends with an exec
+        for number, handler in list(self._before.items()):
+            ignored_by_python = not_ignored and number in (_signal.SIGPIPE, _signal.SIGXFSZ)
+            if handler in kept or (handler == _signal.SIG_IGN and not ignored_by_python):
+                del self._before[number]
 
     def set(self) -> None:
-        """Let the signals that have a handler act by default. Only the main thread can; elsewhere nothing changes."""
-        if not self._handlers:
-            return
-        import signal
-        import threading
-
-        if threading.current_thread() is not threading.main_thread():
-            return
-        self._mask = set(signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()))
-        for number, handler in self._handlers:
-            self._replaced.append((number, handler))
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        """Let these signals act by default. Only the main thread can; elsewhere nothing changes."""
+        self._mask = set(_signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals()))
+        try:
+            for number in self._before:
+                _signal.signal(number, _signal.SIG_DFL)
+        except ValueError:
+            self._before.clear()
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, self._mask)
 
     def restore(self) -> None:
-        """Give the signals their handlers again."""
-        if self._mask is None:
-            return
-        import signal
-
-        for number, handler in self._replaced:
-            signal.signal(number, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        """Give the signals back what they had."""
+        if self._mask is not None:
+            for number, handler in self._before.items():
+                _signal.signal(number, handler)
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, self._mask)

@@ -97,8 +97,13 @@ def _passed() -> list[File]:
         descriptor = FIRST + position
         os.set_inheritable(descriptor, False)
         name = names[position] if position < len(names) else ""
-        passed.append(File(descriptor, name or f"LISTEN_FD_{descriptor}"))
+        passed.append(File(descriptor, name or default_name(descriptor)))
     return passed
+
+
+def default_name(descriptor: int) -> str:
+    """The name of a descriptor that came without one, as in Go."""
+    return f"LISTEN_FD_{descriptor}"
 
 
 def _check_open(count: int) -> None:

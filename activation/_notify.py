@@ -57,25 +57,40 @@ def notify(*assignments: str, fds: Iterable[int | HasFileno] = (), unset_env: bo
         OSError: the manager cannot be reached; its ``filename`` is the address.
     """
     try:
-        message = "\n".join(_checked(assignments)).encode("utf-8", "surrogateescape")
-        numbers = [item if isinstance(item, int) else item.fileno() for item in fds]
-        if len(numbers) > MOST_DESCRIPTORS:
-            raise ValueError(f"{len(numbers)} descriptors are too many for one message; at most {MOST_DESCRIPTORS} fit")
-        address = os.environ.get("NOTIFY_SOCKET")
-        if not address:
-            return False
-        family, kinds, where = _parse(address)
-        if numbers and family != socket.AF_UNIX:
-            raise ValueError(f"descriptors cannot go to {address}: only a Unix socket carries them")
-        try:
-            _send(family, kinds, where, message, numbers)
-        except OSError as error:
-            said = f"cannot tell the service manager: {error.strerror or error}"
-            raise OSError(error.errno, said, address) from error
-        return True
+        return _tell(assignments, fds, 0)
     finally:
         if unset_env:
             unset("NOTIFY_SOCKET")
+
+
+def notify_at_once(*assignments: str) -> bool:
+    """As :func:`notify`, but without waiting for a manager that does not read: that is a BlockingIOError."""
+    return _tell(assignments, (), socket.MSG_DONTWAIT)
+
+
+def check_address() -> None:
+    """Raise the ActivationError that every :func:`notify` would raise for this NOTIFY_SOCKET."""
+    if address := os.environ.get("NOTIFY_SOCKET"):
+        _parse(address)
+
+
+def _tell(assignments: tuple[str, ...], fds: Iterable[int | HasFileno], flags: int) -> bool:
+    message = "\n".join(_checked(assignments)).encode("utf-8", "surrogateescape")
+    numbers = [item if isinstance(item, int) else item.fileno() for item in fds]
+    if len(numbers) > MOST_DESCRIPTORS:
+        raise ValueError(f"{len(numbers)} descriptors are too many for one message; at most {MOST_DESCRIPTORS} fit")
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return False
+    family, kinds, where = _parse(address)
+    if numbers and family != socket.AF_UNIX:
+        raise ValueError(f"descriptors cannot go to {address}: only a Unix socket carries them")
+    try:
+        _send(family, kinds, where, message, numbers, flags)
+    except OSError as error:
+        said = f"cannot tell the service manager: {error.strerror or error}"
+        raise OSError(error.errno, said, address) from error
+    return True
 
 
 def _checked(assignments: tuple[str, ...]) -> tuple[str, ...]:
@@ -108,15 +123,17 @@ def _is_32_bit(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 10 and int(text) < (1 << 32) - 1
 
 
-def _send(family: int, kinds: list[socket.SocketKind], where: object, message: bytes, numbers: list[int]) -> None:
+def _send(
+    family: int, kinds: list[socket.SocketKind], where: object, message: bytes, numbers: list[int], flags: int
+) -> None:
     with _socket(family, kinds) as sock:
         sock.connect(where)  # type: ignore[arg-type]  # a path or a pair of numbers, as the family wants it
         if sock.type == socket.SOCK_STREAM:
-            sock.sendall(message + b"\n")
+            sock.sendall(message + b"\n", flags)
         elif numbers:
             socket.send_fds(sock, [message], numbers)
         else:
-            sock.send(message)
+            sock.send(message, flags)
 
 
 def _socket(family: int, kinds: list[socket.SocketKind]) -> socket.socket:

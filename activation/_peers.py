@@ -1,4 +1,4 @@
-"""Who is at the other end of a connection, in words for a log."""
+"""Who is at the other end of a connection, for a log."""
 
 from __future__ import annotations
 
@@ -7,36 +7,46 @@ import struct
 
 import trio
 
+_CREDENTIALS = struct.Struct("3i")  # ucred of unix(7): process, user, group
+
 _SO_PEERNAME = 28
 """Linux: unlike getpeername(2) it still answers after a reset. socket(7) leaves it out."""
 
 
-def peer(connection: object) -> str:
-    """The address of an internet client, the process and user of a local one."""
-    if isinstance(connection, trio.SSLStream):
-        connection = connection.transport_stream
-    sock = getattr(connection, "socket", None)
-    if not isinstance(sock, trio.socket.SocketType) or sock.fileno() < 0:
-        return "a client"
+class Peer:
+    """The client of a connection, asked for while the connection is open and put into words when that is needed."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, connection: object) -> None:
+        if isinstance(connection, trio.SSLStream):
+            connection = connection.transport_stream
+        sock = getattr(connection, "socket", None)
+        self._name = _name(sock) if isinstance(sock, trio.socket.SocketType) else None
+
+    def __str__(self) -> str:
+        """The address of an internet client, the process and user of a local one."""
+        match self._name:
+            case None:
+                return "a client"
+            case bytes() as credentials:
+                return "process {} of user {}".format(*_CREDENTIALS.unpack(credentials))
+            case (str() as host, port, *_):
+                return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            case other:
+                return str(other)
+
+
+def _name(sock: trio.socket.SocketType) -> object:
     try:
-        return _local(sock) if sock.family == socket.AF_UNIX else _remote(sock)
+        if sock.family == socket.AF_UNIX:
+            return sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        try:
+            return sock.getpeername()
+        except OSError:
+            return _kept_name(sock)
     except (OSError, AttributeError):
-        return "a client that is gone"
-
-
-def _local(sock: trio.socket.SocketType) -> str:
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    pid, user, _ = struct.unpack("3i", credentials)
-    return f"process {pid} of user {user}"
-
-
-def _remote(sock: trio.socket.SocketType) -> str:
-    try:
-        where = sock.getpeername()
-    except OSError:
-        where = _kept_name(sock)
-    host, port = where[:2]
-    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+        return None
 
 
 def _kept_name(sock: trio.socket.SocketType) -> tuple[str, int]:

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from ._exec import DefaultSignals, activation_variables, base_environment, make_moves, named_descriptors, plan_moves
-from ._files import FIRST, own_pidfd_id
+from ._files import FIRST, is_open, own_pidfd_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from ._exec import Environment, Passable, StrOrBytesPath
 
-_MOST_TRIES = 1000
+_MOST_TRIES = 300
 
 _one_start: trio.lowlevel.RunVar[trio.Lock] = trio.lowlevel.RunVar("activation_one_start")
 
@@ -56,12 +56,16 @@ async def open_process(
         OSError: ``command`` does not exist or may not run, or a descriptor is not open. Nothing was started or closed.
         ActivationError: a File was given away before.
         ValueError: a name or the environment has a character that cannot be passed.
-        TypeError: an option that cannot be given.
+        TypeError: an option that cannot be given, or an empty command.
+        subprocess.SubprocessError: other threads changed the descriptors without end.
     """
     for option in ("pass_fds", "close_fds", "preexec_fn"):
         if option in options:
             raise TypeError(f"open_process() decides itself what is passed and cannot take {option}; use files")
+    if not command:
+        raise TypeError(f"command is {command!r}; expected a program, or a sequence of it and its arguments")
     names, descriptors = named_descriptors(files)
+    _check_redirections(options)
     environment = base_environment(env)
     if env is not None and not options.get("shell") and "executable" not in options:
         options["executable"] = _executable(command, environment)
@@ -69,7 +73,6 @@ async def open_process(
     dropped = os.environb.keys() - environment.keys()
     changed = {name: value for name, value in environment.items() if os.environb.get(name) != value}
     signals = DefaultSignals()
-    moves = plan_moves(descriptors)
     above = FIRST + len(descriptors)
 
     try:
@@ -80,9 +83,10 @@ async def open_process(
     # One start at a time: the numbers that one holds would be given back under another.
     async with lock:
         for tries_left in reversed(range(_MOST_TRIES)):
-            with _held(range(FIRST, above)) as held:
+            with _held(range(FIRST, above)) as held, _clear_of_stdio(descriptors, above) as sources:
+                moves = plan_moves(sources)
 
-                def in_child(held: dict[int, tuple[int, int]] = held) -> None:
+                def in_child(held: dict[int, tuple[int, int]] = held, moves: list[tuple[int, int]] = moves) -> None:
                     signals.set()
                     for number, identity in held.items():
                         if _identity(number) != identity:
@@ -123,6 +127,28 @@ def _held(numbers: range) -> Iterator[dict[int, tuple[int, int]]]:
     finally:
         for number in ours:
             os.close(number)
+
+
+@contextmanager
+def _clear_of_stdio(descriptors: Sequence[int], above: int) -> Iterator[list[int]]:
+    """The descriptors, with copies in the place of 0 to 2, which are redirected in the child before they could move."""
+    copies: dict[int, int] = {}
+    try:
+        for number in descriptors:
+            if number < FIRST and number not in copies:
+                copies[number] = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, above)
+        yield [copies.get(number, number) for number in descriptors]
+    finally:
+        for copy in copies.values():
+            os.close(copy)
+
+
+def _check_redirections(options: dict[str, Any]) -> None:
+    # In the child a number that is not open would look like one that another thread has just closed.
+    for option in ("stdin", "stdout", "stderr"):
+        number = options.get(option)
+        if isinstance(number, int) and number >= 0 and not is_open(number):
+            raise OSError(errno.EBADF, f"descriptor {number}, to be {option}, is not open")
 
 
 def _identity(number: int) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import inspect
 import logging
+import math
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,8 @@ import trio
 from ._environment import ActivationError
 from ._files import files
 from ._listeners import listeners as passed_listeners
-from ._notify import READY, RELOADING, STOPPING, monotonic_usec, watchdog_enabled
-from ._peers import peer
+from ._notify import READY, RELOADING, STOPPING, check_address, monotonic_usec, watchdog_enabled
+from ._peers import Peer
 from ._reports import Reports
 from ._signals import hear_signals
 from ._streams import streams
@@ -39,6 +40,9 @@ CAPACITY_WAIT = 0.1
 """Seconds until accepting is tried again after one of these errors."""
 CAPACITY_LOG_INTERVAL = 60.0
 """Seconds between two lines about that in the log, at least."""
+
+SHARED_WAIT = 0.05
+"""Seconds that an accept may take below max_connections, once a client was there."""
 
 STATUS_INTERVAL = 1.0
 """Seconds between two STATUS=, at least."""
@@ -93,17 +97,19 @@ async def serve(
         ValueError: an argument is out of its range.
     """
     _check(idle_timeout, drain_timeout, max_connections, handshake_timeout)
+    check_address()
     watchdog = watchdog_enabled()
     accepting: list[trio.abc.Listener[Any]] = []
     connected: list[trio.abc.AsyncResource] = []
     if handler is not None:
         accepting, connected = _taken(listeners, connections)
-    elif any(listeners or ()) or any(connections):
-        raise ValueError("there are connections to handle, but handler is None")
+    elif any(listeners or ()) or any(connections) or idle_timeout is not None or max_connections is not None:
+        raise ValueError("handler is None, so there can be no connections and no limits to them; expected a handler")
     daemon = _Daemon(handler, drain_timeout, idle_timeout, max_connections, handshake_timeout)
     try:
         with hear_signals(signal.SIGTERM, signal.SIGINT) as ends:
             async with trio.open_nursery() as helpers:
+                helpers.start_soon(daemon.reports.deliver_late)
                 if watchdog is not None:
                     helpers.start_soon(daemon.reports.pet_watchdog, watchdog)
                 if reload is not None:
@@ -140,14 +146,11 @@ def _taken(
     connected = [stream for stream in connections if stream]
     if not accepting and not connected:
         raise ActivationError(
-            "there is nothing to serve: no listening socket was passed and none was given; start the program by its "
-            "socket unit or socket-activate, or give serve() listeners, such as await trio.open_tcp_listeners(2000)"
+            "there is nothing to serve: no socket that listens for streams was passed and none was given; start the "
+            "program by its socket unit or socket-activate, or give serve() listeners, such as "
+            "await trio.open_tcp_listeners(2000)"
         )
     return accepting, connected
-
-
-_lives: trio.lowlevel.RunVar[int] = trio.lowlevel.RunVar("activation_lives", 0)
-"""How many serve() there are in this run of trio: only the last one's end is the daemon's."""
 
 
 @attrs.define(eq=False)
@@ -162,6 +165,7 @@ class _Daemon:
 
     open: int = 0
     reserved: int = 0  # places below max_connections that accepts under way have taken
+    ready: trio.Event = attrs.field(factory=trio.Event)
     stopping: bool = False
     connections: trio.Nursery = attrs.field(init=False)
     accepts: trio.CancelScope = attrs.field(factory=trio.CancelScope)
@@ -180,7 +184,7 @@ class _Daemon:
         task_status: trio.TaskStatus[list[trio.abc.Listener[Any]]],
     ) -> None:
         """From the first accept to the last handler's end."""
-        _lives.set(_lives.get() + 1)
+        _lives.set((*_lives.get(), self))
         try:
             async with trio.open_nursery() as self.connections:
                 helpers.start_soon(self.follow, ends, helpers)
@@ -189,10 +193,10 @@ class _Daemon:
                 await self.accept_all(accepting, helpers, task_status)
                 for listener in accepting:
                     await _close(listener)
-                if accepting and not self.stopping and _lives.get() == 1:
-                    self.reports.tell(STOPPING)
+                if accepting and not self.stopping and _lives.get() == (self,):
+                    self.reports.insist(STOPPING)
         finally:
-            _lives.set(_lives.get() - 1)
+            _lives.set(tuple(daemon for daemon in _lives.get() if daemon is not self))
 
     async def follow(self, ends: Hearing, helpers: trio.Nursery) -> None:
         """Drain at the first signal, end at once at the second."""
@@ -204,10 +208,10 @@ class _Daemon:
             self.drain_timeout,
         )
         self.stopping = True
-        self.reports.tell(STOPPING)
+        self.reports.insist(STOPPING)
         self.accepts.cancel()
         self.connections.cancel_scope.deadline = trio.current_time() + self.drain_timeout
-        helpers.start_soon(self.reports.extend_timeout)
+        helpers.start_soon(self.reports.extend_timeout, self.drain_timeout)
         number = await ends.next()
         log.info("%s again: %d connections are cut", signal.Signals(number).name, self.open)
         self.connections.cancel_scope.cancel()
@@ -221,15 +225,14 @@ class _Daemon:
         task_status: trio.TaskStatus[list[trio.abc.Listener[Any]]],
     ) -> None:
         """Accept on all listeners until a signal or the idle clock says that it is enough."""
-        ready = False
         while not self.stopping:
             with self.accepts:
                 async with trio.open_nursery() as loops:
                     for listener in accepting:
                         await loops.start(self.accept_loop, listener)
-                    if not ready and not self.stopping:
-                        ready = True
-                        if self.reports.tell(READY, self.status()):
+                    if not self.ready.is_set() and not self.stopping:
+                        self.ready.set()
+                        if self.reports.insist(READY, self.status()):
                             helpers.start_soon(self.tell_status)
                         task_status.started(accepting)
                     if self.handler is None:
@@ -241,7 +244,7 @@ class _Daemon:
             if not accepting or not self.open:
                 break
             self.accepts = trio.CancelScope()
-        if not ready:
+        if not self.ready.is_set():
             task_status.started(accepting)
 
     async def accept_loop(self, listener: trio.abc.Listener[Any], *, task_status: trio.TaskStatus[None]) -> None:
@@ -250,8 +253,11 @@ class _Daemon:
         while True:
             if limited:
                 await self.reserve(listener)
+            stream = None
             try:
-                stream = await listener.accept()
+                # A place is not kept for a client whom another process on the same socket has accepted.
+                with trio.move_on_after(SHARED_WAIT if limited else math.inf):
+                    stream = await listener.accept()
             except OSError as error:
                 if error.errno not in CAPACITY_ERRORS:
                     raise
@@ -261,7 +267,8 @@ class _Daemon:
                 if limited:
                     self.reserved -= 1
                     self.room.unpark_all()
-            self.begin(stream)
+            if stream is not None:
+                self.begin(stream)
 
     async def reserve(self, listener: trio.abc.Listener[Any]) -> None:
         """Wait for a client and for a place for it."""
@@ -273,6 +280,8 @@ class _Daemon:
             # No place is kept for clients who may never come, while another listener has some.
             if waiting is not None:
                 await trio.lowlevel.wait_readable(waiting)
+            else:
+                await trio.lowlevel.checkpoint()
             if self.open + self.reserved < self.max_connections:
                 self.reserved += 1
                 return
@@ -305,14 +314,19 @@ class _Daemon:
 
     async def connection(self, stream: trio.abc.AsyncResource) -> None:
         assert self.handler is not None
+        who = Peer(stream)  # now: the handler may close the stream before it fails
         try:
-            if not isinstance(stream, trio.SSLStream) or await self.shake_hands(stream):
+            if not isinstance(stream, trio.SSLStream):
                 await self.handler(stream)
+            elif await self.shake_hands(stream, who):
+                await self.handler(stream)
+                with trio.move_on_after(self.handshake_timeout):
+                    await stream.aclose()  # says goodbye, as TLS wants it
         except* trio.BrokenResourceError as errors:
             broken = _one(errors)
-            log.info("the connection of %s broke: %s", peer(stream), broken.__cause__ or broken)
+            log.info("the connection of %s broke: %s", who, broken.__cause__ or broken)
         except* Exception as errors:
-            log.error("the handler failed for %s; only that connection ends", peer(stream), exc_info=_one(errors))
+            log.error("the handler failed for %s; only that connection ends", who, exc_info=_one(errors))
         finally:
             if type(stream) is trio.SocketStream:
                 stream.socket.close()  # all that its aclose() does, but for the checkpoint
@@ -324,17 +338,18 @@ class _Daemon:
             if not self.open and self.last_departures:
                 self.last_departures.unpark_all()
 
-    async def shake_hands(self, stream: trio.SSLStream[Any]) -> bool:
+    async def shake_hands(self, stream: trio.SSLStream[Any], who: Peer) -> bool:
         with trio.move_on_after(self.handshake_timeout):
             await stream.do_handshake()
             return True
-        log.info("%s did not finish the TLS handshake in %g s", peer(stream), self.handshake_timeout)
+        log.info("%s did not finish the TLS handshake in %g s", who, self.handshake_timeout)
         return False
 
     # Telling the manager
 
     def status(self) -> str:
-        connections = "1 connection" if self.open == 1 else f"{self.open} connections"
+        count = sum(daemon.open for daemon in _lives.get())
+        connections = "1 connection" if count == 1 else f"{count} connections"
         return f"STATUS={connections} open" + (", no new ones accepted" if self.stopping else "")
 
     async def tell_status(self) -> None:
@@ -345,7 +360,7 @@ class _Daemon:
                 await self.arrivals.park()
             if self.status() != told:
                 told = self.status()
-                self.reports.tell(told)
+                self.reports.mention(told)
 
     async def reload_at_hangup(self, reload: Callable[[], object], *, task_status: trio.TaskStatus[None]) -> None:
         with hear_signals(signal.SIGHUP) as hangups:
@@ -353,10 +368,11 @@ class _Daemon:
             try:
                 while True:
                     await hangups.next()
+                    await self.ready.wait()
                     hangups.came.clear()  # several of them ask for no more than one
                     if self.stopping:
                         continue
-                    self.reports.tell(RELOADING, monotonic_usec())
+                    self.reports.insist(RELOADING, monotonic_usec())
                     try:
                         result = reload()
                         if inspect.isawaitable(result):
@@ -364,9 +380,13 @@ class _Daemon:
                     except Exception:
                         log.exception("the reload failed; going on as before")
                     if not self.stopping:
-                        self.reports.tell(READY)
+                        self.reports.insist(READY)
             finally:
                 hangups.came.clear()
+
+
+_lives: trio.lowlevel.RunVar[tuple[_Daemon, ...]] = trio.lowlevel.RunVar("activation_lives", ())
+"""All serve() of this run of trio: what one tells the manager is true of the process."""
 
 
 def _socket(listener: trio.abc.Listener[Any]) -> trio.socket.SocketType | None:

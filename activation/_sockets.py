@@ -30,7 +30,10 @@ def take(passed: Sequence[File], wanted: Callable[[socket.socket], bool]) -> lis
 def _probe(descriptor: int, wanted: Callable[[socket.socket], bool]) -> bool:
     if descriptor < 0 or not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
         return False
-    sock = socket.socket(fileno=descriptor)
+    try:
+        sock = socket.socket(fileno=descriptor)
+    except OSError:
+        return False  # opened with O_PATH: it only names a socket
     try:
         return wanted(sock)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import socket
 import subprocess
@@ -76,9 +77,11 @@ def open_descriptors(pid: int | str = "self") -> dict[int, str]:
 @contextmanager
 def no_leak() -> Iterator[None]:
     """See to it that the block leaves as many descriptors open as it found."""
+    gc.collect()  # what an earlier test left behind is not this block's
     before = open_descriptors()
     yield
-    assert open_descriptors() == before
+    after = open_descriptors()
+    assert after == before, f"{before.items() ^ after.items()}"
 
 
 def tcp_listener() -> socket.socket:

@@ -107,6 +107,15 @@ def connect(address: object) -> socket.socket:
     return sock
 
 
+def listens(address: object) -> bool:
+    """Whether somebody does."""
+    try:
+        connect(address).close()
+    except OSError:
+        return False
+    return True
+
+
 def echoed(sock: socket.socket, data: bytes) -> bytes:
     """Send the data and return as many bytes of what comes back."""
     sock.sendall(data)

@@ -163,8 +163,33 @@ def test_an_output_that_nobody_reads_is_one_line_and_exit_1(echo: str) -> None:
     assert done.stderr == b"client: Broken pipe\n"
 
 
-@pytest.mark.parametrize("address", ["::1:2000", "host:", ":", "[::1]", "host:port", "1:2:3", "vsock:1", "99999"])
+@pytest.mark.parametrize(
+    "address", ["::1:2000", "host:", ":", "[::1]", "host:port", "1:2:3", "vsock:1", "99999", "..:80", "x" * 70 + ":80"]
+)
 def test_an_address_of_no_known_form_is_told_and_exits_with_2(address: str) -> None:
     done = run(CLIENT, address)
     assert done.returncode == 2
     assert b"expected" in done.stderr
+
+
+def test_streams_that_are_closed_or_do_not_wait_change_nothing(echo: str) -> None:
+    assert run("/bin/sh", "-c", f"{CLIENT} {echo} <&-").stdout == SUCCESS
+    reading, writing = os.pipe()
+    out, into = os.pipe()
+    for number in (reading, into):
+        os.set_blocking(number, False)
+    data = os.urandom(1_000_000)
+    with subprocess.Popen([CLIENT, echo], stdin=reading, stdout=into) as process:
+        os.close(reading)
+        os.close(into)
+
+        def feed() -> None:
+            with open(writing, "wb") as file:
+                file.write(data)
+
+        thread = threading.Thread(target=feed)
+        thread.start()
+        with open(out, "rb") as file:
+            assert file.read() == SUCCESS + data
+        thread.join()
+        assert process.wait(LIMIT) == 0

@@ -11,7 +11,7 @@ import pytest
 import activation
 
 from .children import open_descriptors, tcp_listener, udp_socket
-from .commands import FOOBARD, LIMIT, connect, echoed, eventually, fill, receive, resident, run, running, said
+from .commands import FOOBARD, LIMIT, connect, echoed, eventually, fill, listens, receive, resident, run, running, said
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -125,9 +125,9 @@ def test_it_makes_its_own_sockets_where_it_is_told(tmp_path: Path) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     abstract = f"@{tmp_path}"
-    command = [FOOBARD, "--listen", str(tmp_path / "a.sk"), "--listen", f"127.0.0.1:{port}", "--listen", abstract]
+    command = [FOOBARD, "--listen", str(tmp_path / "a.sk"), "--listen", abstract, "--listen", f"127.0.0.1:{port}"]
     with running(*command):
-        eventually(lambda: (tmp_path / "a.sk").exists(), "it listens")
+        eventually(lambda: listens(("127.0.0.1", port)), "it listens")
         for address in (str(tmp_path / "a.sk"), "\0" + abstract[1:]):
             with connect(address) as client:
                 assert echoed(client, b"word") == b"word"
@@ -225,6 +225,29 @@ def test_an_accepted_connection_is_all_it_lives_for() -> None:
         assert echoed(ours, b"word") == b"word"
         ours.shutdown(socket.SHUT_WR)
         assert process.wait(LIMIT) == 0
+
+
+def test_its_own_sockets_are_closed_while_it_drains(tmp_path: Path) -> None:
+    path = tmp_path / "a.sk"
+    with running(FOOBARD, "--listen", str(path)) as process:
+        eventually(lambda: listens(path), "it listens")
+        with connect(path) as client:
+            assert echoed(client, b"word") == b"word"
+            process.terminate()
+            said(process, b"no more clients")
+            eventually(lambda: not listens(path), "it does not listen any more")
+            assert echoed(client, b"word") == b"word"
+        assert process.wait(LIMIT) == 0
+    assert not path.exists()
+
+
+def test_options_about_connections_mean_nothing_to_datagrams() -> None:
+    with udp_socket() as udp, udp_socket() as client:
+        words = b"there are no connections for --idle-timeout"
+        with running(FOOBARD, "--idle-timeout", "0", passed=[udp], until=words):
+            client.settimeout(LIMIT)
+            client.sendto(b"word", udp.getsockname())
+            assert client.recv(100) == b"word"
 
 
 def test_with_datagrams_alone_it_lives_until_a_signal() -> None:

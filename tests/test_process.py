@@ -191,6 +191,18 @@ def test_other_threads_may_open_and_close_descriptors_meanwhile() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+async def test_a_standard_stream_can_be_passed_although_it_is_redirected() -> None:
+    code = "import json, os; print(json.dumps({'pid': os.getpid(), 'inodes': [os.fstat(n).st_ino for n in (3, 4, 5)]}))"
+    wanted = [os.fstat(number).st_ino for number in (0, 2, 0)]
+    shown = await shown_by(
+        [sys.executable, "-S", "-c", code],
+        [("in", 0), ("err", 2), ("in", 0)],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    assert shown["inodes"] == wanted
+
+
 async def test_many_children_can_be_started_at_once() -> None:
     results = []
 
@@ -330,6 +342,8 @@ async def test_what_cannot_be_passed_is_told_and_nothing_is_started(start: str) 
             await refused([("a:b", 0)])
         with pytest.raises(ValueError, match="cannot be a descriptor's name"):
             await refused([("a\0", 0)])
+        with pytest.raises(OSError, match=f"descriptor {1 << 40}, to be passed as 'a', is not open"):
+            await refused([("a", 1 << 40)])
         for env in ({"A=B": "c"}, {"": "c"}, {"A": "\0"}):
             with pytest.raises(ValueError, match="cannot be in an environment"):
                 await refused([("a", 0)], env=env)
@@ -438,6 +452,59 @@ def in_thread(*args, **kwargs):
 activation.exec_process = in_thread
 """)
     assert shown["numbers"] == [0, 1, 2, 3]
+
+
+def test_names_that_were_only_numbers_do_not_travel() -> None:
+    shown = become(
+        """
+for number in (3, 4, 5): os.dup2(0, number)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="3", LISTEN_FDNAMES=names)
+files, options = activation.files()[1:], {}
+""".replace("names", "'a'")
+    )
+    assert shown["env"]["LISTEN_FDS"] == "2"
+    assert "LISTEN_FDNAMES" not in shown["env"]
+
+
+def test_what_python_ignores_is_not_ignored_by_the_program() -> None:
+    code = """
+import activation
+activation.exec_process(["/bin/grep", "SigIgn", "/proc/self/status"], [])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert int(done.stdout.split()[1], 16) & (1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1) == 0
+
+
+@pytest.mark.parametrize("limit", range(20, 28))
+def test_nothing_leaks_where_there_are_hardly_any_descriptors_left(limit: int) -> None:
+    code = f"""
+import os, resource, activation
+numbers = []
+while (number := os.dup(0)) < 18:
+    numbers.append(number)
+os.close(number)
+resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))
+before = sorted(os.listdir("/proc/self/fd"))
+try:
+    activation.exec_process(["/nonexistent"], [("a", 4), ("b", 3), ("c", 6), ("d", 5)])
+except OSError as error:
+    print(type(error).__name__)
+assert sorted(os.listdir("/proc/self/fd")) == before
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr == ""
+    assert done.stdout.strip() in ("OSError", "FileNotFoundError")
+
+
+async def test_a_command_that_is_none_is_told() -> None:
+    commands: list[Any] = ["true", b"true", []]
+    for command in commands:
+        with pytest.raises(TypeError, match=r"command is .*; expected a sequence"):
+            activation.exec_process(command, [])
+    with pytest.raises(TypeError, match=r"command is .*; expected a program"):
+        await activation.open_process([], [("a", 0)])
+    with pytest.raises(OSError, match="descriptor 99999, to be stdin, is not open"):
+        await activation.open_process(["true"], [("a", 0)], stdin=99999)
 
 
 def test_exec_process_loads_neither_trio_nor_attrs() -> None:

@@ -303,6 +303,46 @@ async def test_connections_without_a_handler_are_refused_as_a_mistake() -> None:
     await listeners[0].aclose()
 
 
+async def test_a_bad_address_of_the_manager_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", "nowhere")
+    with pytest.raises(activation.ActivationError, match="NOTIFY_SOCKET is 'nowhere'"):
+        await activation.serve(None)
+
+
+async def test_accepters_on_the_same_socket_do_not_keep_places_from_each_other() -> None:
+    with tcp_listener() as one, tcp_listener() as two:
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                shared = [trio.SocketListener(trio.socket.from_stdlib_socket(sock.dup())) for sock in (one, two)]
+                await nursery.start(partial(activation.serve, echo, shared, max_connections=1))
+            with trio.fail_after(LIMIT):
+                for first, second in ((one, two), (two, one)):
+                    async with await trio.open_tcp_stream(*first.getsockname()) as stream:
+                        assert await echoes(stream)
+                        async with await trio.open_tcp_stream(*second.getsockname()) as other:
+                            assert await echoes(other)
+            nursery.cancel_scope.cancel()
+
+
+async def test_tls_ends_with_a_goodbye() -> None:
+    async def bye(stream: trio.SSLStream[trio.SocketStream]) -> None:
+        await stream.send_all(b"bye")
+
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    listeners = await trio.open_ssl_over_tcp_listeners(0, context, host="127.0.0.1")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(activation.serve, bye, listeners)
+        stream = await trio.open_ssl_over_tcp_stream("localhost", port_of(listeners[0]), ssl_context=trusting)
+        with trio.fail_after(LIMIT):
+            assert [data async for data in stream] == [b"bye"]
+        await stream.aclose()
+        nursery.cancel_scope.cancel()
+
+
 # Handlers
 
 
@@ -363,6 +403,16 @@ async def test_a_client_that_resets_is_known_by_its_address_all_the_same(caplog:
         (record,) = caplog.records
         assert record.levelno == logging.INFO
         assert not record.exc_info
+
+
+async def test_the_peer_is_known_although_the_handler_has_closed_the_stream(caplog: pytest.LogCaptureFixture) -> None:
+    async def handler(stream: trio.SocketStream) -> None:
+        async with stream:
+            raise SpecialError("a bug")
+
+    async with serving(handler) as daemon, await daemon.connect() as stream:
+        assert await stream.receive_some() == b""
+        assert f"127.0.0.1:{stream.socket.getsockname()[1]}" in caplog.text
 
 
 async def test_a_local_client_is_known_by_its_process(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -711,6 +761,70 @@ async def test_a_manager_that_cannot_be_reached_is_logged_once_and_changes_nothi
         assert await echoes(stream)
     assert len(caplog.messages) == 1
     assert f"{tmp_path}/none: cannot tell the service manager" in caplog.text
+
+
+async def test_a_manager_that_does_not_read_keeps_it_from_nothing(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "2000")
+    async with serving(drain_timeout=1000) as daemon, await daemon.connect() as stream:
+        with trio.fail_after(LIMIT):
+            while "Resource temporarily unavailable" not in caplog.text:
+                await trio.sleep(0.01)
+            assert await echoes(stream)
+            os.kill(os.getpid(), signal.SIGTERM)
+            await trio.sleep(0.05)
+            assert await echoes(stream)
+        # What must not be lost is told as soon as the manager listens.
+        assert "STOPPING=1" in await manager.hear("STOPPING=1")
+    assert len([line for line in caplog.messages if "serving all the same" in line]) == 1
+
+
+async def test_more_time_is_asked_for_only_while_the_drain_lasts(
+    manager: Manager, autojump_clock: trio.testing.MockClock
+) -> None:
+    del autojump_clock
+
+    async def stubborn(stream: trio.SocketStream) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(100)
+
+    async with serving(stubborn, drain_timeout=7) as daemon, await daemon.connect():
+        os.kill(os.getpid(), signal.SIGTERM)
+        await daemon.ended.wait()
+    assert manager.heard().count("EXTEND_TIMEOUT_USEC=15000000") == 2
+
+
+async def test_a_hangup_before_it_accepts_is_a_reload_after_it(manager: Manager) -> None:
+    calls = 0
+
+    def reload() -> None:
+        nonlocal calls
+        calls += 1
+        assert manager.heard()[0] == "READY=1"
+
+    own = signal.signal(signal.SIGHUP, lambda *_: None)
+    try:
+        async with trio.open_nursery() as nursery:
+            listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            nursery.start_soon(partial(activation.serve, echo, listeners, reload=reload))
+            for _ in range(3):
+                await trio.lowlevel.checkpoint()
+                os.kill(os.getpid(), signal.SIGHUP)
+            with trio.fail_after(LIMIT):
+                while not calls:
+                    await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+    finally:
+        signal.signal(signal.SIGHUP, own)
+
+
+async def test_several_in_one_process_tell_one_status(manager: Manager) -> None:
+    async with serving() as one, serving() as two:
+        async with await one.connect() as first, await two.connect() as second:
+            assert await echoes(first)
+            assert await echoes(second)
+            await manager.hear("STATUS=2 connections open")
 
 
 async def test_variables_that_cannot_be_true_end_it_before_anything_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

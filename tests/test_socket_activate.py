@@ -106,9 +106,26 @@ def test_a_signal_ends_the_program_and_removes_the_path(tmp_path: Path, number: 
             assert echoed(client, b"word") == b"word"
             (child,) = children(process.pid)
             process.send_signal(number)
-            assert process.wait(LIMIT) == 0
+            said(process, b"no more clients are accepted")
+            assert echoed(client, b"still there") == b"still there"
+        assert process.wait(LIMIT) == 0
     assert not alive(child)
     assert not path.exists()
+
+
+def test_a_terminals_interrupt_reaches_the_program_once(tmp_path: Path) -> None:
+    # Ctrl-C is a SIGINT for the whole group; a second signal would cut the program's clients.
+    path = tmp_path / "a.sk"
+    with subprocess.Popen(
+        [SOCKET_ACTIVATE, "-l", path, FOOBARD], stderr=subprocess.PIPE, bufsize=0, process_group=0
+    ) as process:
+        said(process, b"listening")
+        with connect(path) as client:
+            assert echoed(client, b"word") == b"word"
+            os.killpg(process.pid, signal.SIGINT)
+            said(process, b"no more clients are accepted")
+            assert echoed(client, b"still there") == b"still there"
+        assert process.wait(LIMIT) == 0
 
 
 def test_a_signal_before_any_client_ends_it_at_once(tmp_path: Path) -> None:
@@ -187,6 +204,7 @@ def test_what_was_made_before_a_failure_is_removed(tmp_path: Path) -> None:
     [
         (["-l", "a.sk"], 2, "there is no COMMAND"),
         (["true"], 2, "-l/--listen"),
+        (["-l", "..:80", "true"], 2, "'..:80' has a host name that cannot be one; expected"),
         (["-l", "1:2:3", "true"], 2, "'1:2:3' is no address"),
         (["-l", "a.sk", "--fdname", "a:b", "true"], 2, "--fdname has 2 names for 1 addresses"),
         (["-l", "a.sk", "surely-no-such-program"], 127, "there is no such program"),

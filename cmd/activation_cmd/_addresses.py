@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import attrs
 import trio
 
-from ._errors import reason
+from ._stdio import reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,6 +55,10 @@ def parse(text: str) -> Address:
     bracketed = host.startswith("[") and host.endswith("]")
     if not host or not _is_number(port) or (":" in host and not bracketed):
         raise ValueError(f"{text!r} is no address; expected {FORMS}")
+    try:
+        host.encode("idna")
+    except UnicodeError as error:
+        raise ValueError(f"{text!r} has a host name that cannot be one; expected {FORMS}: {error}") from None
     return Address(text, socket.AF_UNSPEC, (host[1:-1] if bracketed else host, _port(port, text)))
 
 
@@ -113,11 +117,10 @@ class ListeningSockets:
             OSError: that cannot be done; the message tells the address.
         """
         try:
-            sock = self._bound(address)
+            self.sockets.append(self._bound(address))
+            self.sockets[-1].listen(socket.SOMAXCONN)
         except OSError as error:
             raise OSError(error.errno, f"cannot listen on {address.text}: {reason(error)}") from error
-        self.sockets.append(sock)
-        sock.listen(socket.SOMAXCONN)
 
     def _bound(self, address: Address) -> socket.socket:
         if address.family == socket.AF_UNSPEC:

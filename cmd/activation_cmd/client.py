@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import sys
 from typing import TYPE_CHECKING
 
 import trio
 
 from ._addresses import FORMS, Address, connect, parse
-from ._errors import reason, say
+from ._stdio import open_missing, reason, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         address = parse(arguments.address)
     except ValueError as error:
         parser.error(str(error))
+    open_missing()
     status = 0
     try:
         trio.run(run, address)
@@ -64,7 +66,7 @@ async def session(stream: trio.SocketStream, address: Address) -> None:
     async def send() -> None:
         nonlocal sent_all
         # In a thread: standard input may be a terminal that others use too, so it has to stay blocking.
-        while data := await trio.to_thread.run_sync(os.read, 0, CHUNK, abandon_on_cancel=True):
+        while data := await trio.to_thread.run_sync(read_in, abandon_on_cancel=True):
             try:
                 await stream.send_all(data)
             except trio.BrokenResourceError:
@@ -84,11 +86,23 @@ async def session(stream: trio.SocketStream, address: Address) -> None:
         nursery.cancel_scope.cancel()
 
 
+def read_in() -> bytes:
+    """Read some of standard input; nothing at its end."""
+    while True:
+        try:
+            return os.read(0, CHUNK)
+        except BlockingIOError:  # another program has left the terminal or the pipe so
+            select.select([0], [], [])
+
+
 def write_out(data: bytes | bytearray) -> None:
     """Write all of it to standard output."""
     rest = memoryview(data)
     while rest:
-        rest = rest[os.write(1, rest) :]
+        try:
+            rest = rest[os.write(1, rest) :]
+        except BlockingIOError:
+            select.select([], [1], [])
 
 
 if __name__ == "__main__":

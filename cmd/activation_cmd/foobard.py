@@ -12,7 +12,7 @@ import trio
 
 import activation
 
-from ._errors import reason, say
+from ._stdio import open_missing, reason, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ._foobard_arguments import parse
 
         addresses, options = parse(argv)
+    open_missing()
     status = 0
     try:
         status = trio.run(run, addresses, options)
@@ -66,11 +67,15 @@ async def run(addresses: Sequence[Any], options: dict[str, Any]) -> int:
             made = stack.enter_context(ListeningSockets())
             for address in addresses:
                 made.listen(address)
-            listeners += [trio.SocketListener(trio.socket.from_stdlib_socket(sock.dup())) for sock in made.sockets]
+            listeners += [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in made.sockets]
         has_streams = any(listeners) or any(connections)
         if not has_streams and not packet_conns:
             say("foobard", HOW_TO_START)
             return 2
+        if not has_streams:
+            for option in ("idle_timeout", "max_connections"):
+                if options.pop(option, None) is not None:
+                    say("foobard", f"there are no connections for --{option.replace('_', '-')} here, only datagrams")
         from ._journal import log_to_stderr
 
         log_to_stderr("foobard")

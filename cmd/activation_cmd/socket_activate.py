@@ -6,6 +6,7 @@ import argparse
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections import deque
 from functools import partial
@@ -16,14 +17,14 @@ import trio
 import activation
 
 from ._addresses import FORMS, Address, ListeningSockets, parse
-from ._errors import reason, say
+from ._stdio import open_missing, reason, say
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-PATIENCE = 10.0
-"""Seconds that COMMAND has to end after SIGTERM."""
+PATIENCE = 90.0
+"""Seconds that COMMAND has to end after SIGTERM, as TimeoutStopSec= of systemd.service(5) has by default."""
 
 FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0
 """Seconds before the next start of a COMMAND that failed, doubled each time."""
@@ -39,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="socket-activate",
         description="Listen, and start COMMAND with the sockets when the first client comes; start it again for the "
         "next client when it has ended.",
-        epilog="Exit status: 0 when ended by SIGINT or SIGTERM; 1 for an address or COMMAND that fails; 2 for wrong "
-        "usage; 126 if COMMAND may not run; 127 if there is none.",
+        epilog="SIGINT, SIGTERM and SIGHUP end COMMAND by SIGTERM, a second one by SIGKILL. Exit status: 0 then; 1 for "
+        "an address or COMMAND that fails; 2 for wrong usage; 126 if COMMAND may not run; 127 if there is none.",
         usage="%(prog)s [-h] -l ADDR [-l ADDR ...] [--fdname NAME[:NAME...]] [--] COMMAND [ARGUMENT ...]",
     )
     parser.add_argument(
@@ -63,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = os.path.exists(command[0])
         say("socket-activate", f"{command[0]}: {'it may not run' if found else 'there is no such program'}")
         return 126 if found else 127
+    open_missing()
     status = 0
     try:
         status = trio.run(run, addresses, names or [""] * len(addresses), command)
@@ -76,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 async def run(addresses: Sequence[Address], names: Sequence[str], command: Sequence[str]) -> int:
     """Listen, and start the command for each client that finds it not running, until a signal ends it."""
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals, ListeningSockets() as made:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals, ListeningSockets() as made:
         for address in addresses:
             made.listen(address)
             say("socket-activate", f"listening on {address.text}")
@@ -96,7 +98,10 @@ async def activate(
             return 1
         for sock in sockets:
             sock.setblocking(True)  # as they were made; the last run of the command may have changed it
-        process = await activation.open_process(command, list(zip(names, sockets, strict=True)))
+        # A group of its own: the terminal's Ctrl-C is for this program, which passes SIGTERM on, once.
+        process = await activation.open_process(
+            command, list(zip(names, sockets, strict=True)), stdin=subprocess.DEVNULL, process_group=0
+        )
         say("socket-activate", f"a client came; started {command[0]}, pid {process.pid}")
         if not await unless_signalled(process.wait, signals):
             await end(process, signals)

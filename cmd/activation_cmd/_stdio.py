@@ -1,8 +1,16 @@
-"""How a command tells what went wrong: one line on standard error, never a traceback."""
+"""Standard streams: in order before anything else, and one line on standard error, never a traceback."""
 
 from __future__ import annotations
 
+import os
 import sys
+
+
+def open_missing() -> None:
+    """See to it that 0, 1 and 2 are open, or the next socket would be taken for one of them."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
 
 
 def say(program: str, message: str) -> None:
