@@ -232,8 +232,9 @@ class _Daemon:
                         await loops.start(self.accept_loop, listener)
                     if not self.ready.is_set() and not self.stopping:
                         self.ready.set()
-                        if self.reports.insist(READY, self.status()):
-                            helpers.start_soon(self.tell_status)
+                        told = self.status()
+                        if self.reports.insist(READY, told):
+                            helpers.start_soon(self.tell_status, told)
                         task_status.started(accepting)
                     if self.handler is None:
                         await trio.sleep_forever()
@@ -352,8 +353,7 @@ class _Daemon:
         connections = "1 connection" if count == 1 else f"{count} connections"
         return f"STATUS={connections} open" + (", no new ones accepted" if self.stopping else "")
 
-    async def tell_status(self) -> None:
-        told = self.status()
+    async def tell_status(self, told: str) -> None:
         while True:
             await trio.sleep(STATUS_INTERVAL)
             if not self.open and self.status() == told:

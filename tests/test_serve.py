@@ -634,6 +634,49 @@ async def test_whoever_comes_in_the_moment_of_leaving_is_served_or_left_in_the_q
         assert 0 < waited < 200
 
 
+async def test_whoever_is_accepted_in_the_very_moment_of_leaving_is_served_and_a_reason_to_stay() -> None:
+    class Late(trio.abc.Listener[trio.SocketStream]):
+        """Its first accept succeeds although it is being cancelled."""
+
+        def __init__(self) -> None:
+            self.cancelled = trio.Event()
+            self.streams = [trio.SocketStream(trio.socket.from_stdlib_socket(server))]
+            self.again = trio.Event()
+
+        async def accept(self) -> trio.SocketStream:
+            try:
+                if not self.streams:
+                    self.again.set()
+                await trio.sleep_forever()
+            except trio.Cancelled:
+                self.cancelled.set()
+                if not self.streams:
+                    raise
+            return self.streams.pop()
+
+        async def aclose(self) -> None:
+            pass
+
+    server, client = socket.socketpair()
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(client))
+    listener = Late()
+    with trio.fail_after(LIMIT):
+        async with trio.open_nursery() as nursery:
+
+            async def run() -> None:
+                await activation.serve(echo, [listener], idle_timeout=0.05)
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(run)
+            await listener.cancelled.wait()
+            assert await echoes(stream)
+            await listener.again.wait()
+            await trio.sleep(0.1)
+            assert await echoes(stream)
+            await stream.aclose()
+            await trio.sleep_forever()
+
+
 # The manager
 
 
