@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import inspect
 import logging
-import math
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -229,7 +228,7 @@ class _Daemon:
             with self.accepts:
                 async with trio.open_nursery() as loops:
                     for listener in accepting:
-                        await loops.start(self.accept_loop, listener)
+                        await loops.start(self.accept_loop, listener, len(accepting) > 1)
                     if not self.ready.is_set() and not self.stopping:
                         self.ready.set()
                         told = self.status()
@@ -248,16 +247,23 @@ class _Daemon:
         if not self.ready.is_set():
             task_status.started(accepting)
 
-    async def accept_loop(self, listener: trio.abc.Listener[Any], *, task_status: trio.TaskStatus[None]) -> None:
+    async def accept_loop(
+        self, listener: trio.abc.Listener[Any], has_others: bool, *, task_status: trio.TaskStatus[None]
+    ) -> None:
         limited = self.max_connections is not None
+        # The place that is kept while this one waits for a client can be missed only by another listener.
+        competing = limited and has_others
         task_status.started()
         while True:
             if limited:
-                await self.reserve(listener)
+                await self.reserve(_socket(listener) if competing else None)
             stream = None
             try:
-                # A place is not kept for a client whom another process on the same socket has accepted.
-                with trio.move_on_after(SHARED_WAIT if limited else math.inf):
+                if competing:
+                    # Nor is it kept for a client whom another process on the same socket has accepted.
+                    with trio.move_on_after(SHARED_WAIT):
+                        stream = await listener.accept()
+                else:
                     stream = await listener.accept()
             except OSError as error:
                 if error.errno not in CAPACITY_ERRORS:
@@ -267,14 +273,14 @@ class _Daemon:
             finally:
                 if limited:
                     self.reserved -= 1
-                    self.room.unpark_all()
+                    if self.room:
+                        self.room.unpark_all()
             if stream is not None:
                 self.begin(stream)
 
-    async def reserve(self, listener: trio.abc.Listener[Any]) -> None:
-        """Wait for a client and for a place for it."""
+    async def reserve(self, waiting: trio.socket.SocketType | None) -> None:
+        """Wait for a place, and before it is taken for a client, where one can be waited for."""
         assert self.max_connections is not None
-        waiting = _socket(listener)
         while True:
             while self.open + self.reserved >= self.max_connections:
                 await self.room.park()

@@ -69,7 +69,7 @@ async def echo(stream: trio.SocketStream) -> None:
 
     What ``async for data in stream: await stream.send_all(data)`` does, for less than half the time: sending waits
     only for a slow client, and for a client as fast as this the wait for more is one turn of the others. Asking epoll
-    takes longer than that. Where a turn was too short, epoll is asked the next times, the more of them the more often.
+    takes longer than that. Where a turn was too short, epoll is asked instead, and the longer the more often it was.
     """
     own = stream.socket
     # The same descriptor, not another: the stream stays whole, and is closed by who opened it.
@@ -81,7 +81,7 @@ async def echo(stream: trio.SocketStream) -> None:
             try:
                 data = sock.recv(LARGEST_READ)
             except BlockingIOError:
-                waits = misses = min(4 * misses + 3, MOST_WAITS)
+                waits = misses = min(2 * misses + 1, MOST_WAITS)
             else:
                 if not data:
                     return
@@ -91,11 +91,13 @@ async def echo(stream: trio.SocketStream) -> None:
                     sent = 0
                 if sent < len(data):
                     await stream.send_all(data[sent:])
+                if waits:
+                    waits -= 1
+                else:
+                    misses //= 2
             if waits:
-                waits -= 1
                 await trio.lowlevel.wait_readable(sock)
             else:
-                misses //= 2
                 await trio.lowlevel.checkpoint()
     except OSError as error:
         raise trio.BrokenResourceError(f"socket connection broken: {error}") from error

@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from typing import TYPE_CHECKING
 
-from . import cold_start, descriptors, imports, launchers
+from . import cold_start, descriptors, imports, launchers, serving
 from ._launch import clean_environment
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, Callable[[str, int | None], None]] = {
     "imports": imports.run,
     "descriptors": descriptors.run,
     "launchers": launchers.run,
+    "serving": serving.run,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import sys
@@ -26,6 +27,13 @@ def clean_environment() -> None:
         if variable.startswith(("PYTHON", "LISTEN_", "WATCHDOG_")) or variable == "NOTIFY_SOCKET":
             del os.environ[variable]
     sys.dont_write_bytecode = False
+
+
+def raise_open_file_limit() -> int:
+    """Let this process and its children have as many descriptors as they may; return how many that are."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
 
 
 class Program:

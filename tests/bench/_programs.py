@@ -21,11 +21,11 @@ def installed(name: str) -> str:
     return os.path.join(sysconfig.get_path("scripts"), name)
 
 
-def c_echo(folder: str) -> str | None:
-    """Compile the C server into ``folder``; None where there is no compiler."""
+def c_program(folder: str, name: str) -> str | None:
+    """Compile one of our C programs into ``folder``; None where there is no compiler."""
     compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     if compiler is None:
         return None
-    program = os.path.join(folder, "echo")
-    subprocess.run([compiler, "-O2", "-o", program, os.path.join(_FOLDER, "echo.c")], check=True)
+    program = os.path.join(folder, name)
+    subprocess.run([compiler, "-O2", "-o", program, os.path.join(_FOLDER, f"{name}.c")], check=True)
     return program

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ._launch import first_byte, listening_socket, running
-from ._programs import c_echo, installed, script
+from ._programs import c_program, installed, script
 from ._rounds import interleaved
 from ._table import goal, ratio, show_spans
 
@@ -31,7 +31,7 @@ def run(folder: str, rounds: int | None) -> None:
         PEER: script("bare_trio.py"),
         "asyncio streams script": script("bare_asyncio.py"),
     }
-    if program := c_echo(folder):
+    if program := c_program(folder, "echo"):
         commands["C server"] = [program]
     contestants: dict[str, Callable[[], float]] = {
         name: partial(cold_start, folder, command) for name, command in commands.items()

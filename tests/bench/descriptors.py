@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import resource
 import socket
 from contextlib import ExitStack
 from statistics import median
 from typing import TYPE_CHECKING
 
-from ._launch import running
+from ._launch import raise_open_file_limit, running
 from ._programs import script
 from ._table import goal, show, us
 
@@ -27,8 +26,7 @@ LINEAR = 1.25
 def run(folder: str, rounds: int | None) -> None:
     del folder
     rounds = rounds or ROUNDS
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_open_file_limit()
     least: dict[tuple[str, int], list[float]] = {}
     medians: dict[tuple[str, int], list[float]] = {}
     with ExitStack() as stack:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ._launch import Program, first_byte, listening_socket, running
-from ._programs import c_echo, installed, script
+from ._programs import c_program, installed, script
 from ._rounds import interleaved
 from ._table import ratio, show_spans
 
@@ -30,7 +30,7 @@ _numbers = itertools.count()
 
 def run(folder: str, rounds: int | None) -> None:
     rounds = rounds or ROUNDS
-    echo = c_echo(folder)
+    echo = c_program(folder, "echo")
     if echo is None:
         print("\nlaunchers: left out, there is no C compiler")
         return
