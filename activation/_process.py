@@ -94,7 +94,7 @@ async def open_process(
                     make_moves(moves, above)
                     variables = activation_variables(names, os.getpid(), own_pidfd_id() if names else None)
                     for name in dropped:
-                        del os.environb[name]
+                        os.environb.pop(name, None)
                     os.environb.update(changed | variables)
 
                 try:
