@@ -14,6 +14,8 @@ _MOST_DIGITS: Final = 20  # of an unsigned 64 bit number, the widest that the pr
 class ActivationError(Exception):
     """What the service manager or the caller said cannot be true or cannot be used; the message says what to do."""
 
+    __module__ = "activation"  # where users find it, and what a traceback is to say
+
 
 def number(variable: str) -> int | None:
     """The variable's value, None where it is unset.
