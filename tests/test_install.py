@@ -81,6 +81,11 @@ def test_pipx_gives_working_scripts(wheel: Path, tmp_path: Path) -> None:
     for command in COMMANDS:
         assert command in said
     check_commands(tmp_path / "bin", tmp_path / "a.sk")
+    # Whoever has no clone finds the units there: README says so.
+    units = tmp_path / "home" / "venvs" / "trio-activation" / "share" / "trio-activation" / "units"
+    shipped = ROOT / "units"
+    for unit in shipped.rglob("*.*"):
+        assert (units / unit.relative_to(shipped)).read_text() == unit.read_text()
 
 
 def test_the_editable_install_gives_working_scripts(tmp_path: Path) -> None:
