@@ -40,7 +40,8 @@ def exec_process(
     """Become ``command``, with ``files`` at descriptors 3, 4, ... and the variables that say so. execve(2).
 
     For a tool that has forked and entered its namespaces, and for a daemon that restarts itself in place. Everything
-    else above standard error is closed by the exec. Signals that had a handler get their default action. It imports
+    else above standard error is closed by the exec. Signals that had a handler get their default action, and so do
+    SIGPIPE and SIGXFSZ, which Python ignores. Call it in the main thread: no other can change signals. It imports
     neither trio nor attrs.
 
     Args:
