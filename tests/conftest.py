@@ -1,11 +1,13 @@
-"""What all tests share: in CI a skipped test is a failed one."""
+"""What all tests share: certificates, and that in CI a skipped test is a failed one."""
 
 from __future__ import annotations
 
 import os
+import ssl
 from typing import TYPE_CHECKING
 
 import pytest
+import trustme
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -21,3 +23,14 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped, which is a failure in CI: {report.longrepr}"
     return report
+
+
+@pytest.fixture
+def certificate() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """What a TLS server for localhost needs, and a client that trusts it."""
+    authority = trustme.CA()
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return server, client

@@ -2,12 +2,10 @@ from __future__ import annotations
 
 import os
 import socket
-import ssl
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
-import trustme
 
 import activation
 from activation._files import File
@@ -15,6 +13,7 @@ from activation._files import File
 from .children import no_leak, output, tcp_listener, udp_socket
 
 if TYPE_CHECKING:
+    import ssl
     from pathlib import Path
 
 
@@ -37,16 +36,6 @@ async def say_through(listener: trio.SocketListener, address: object, word: byte
         client.sendall(word)
         async with await listener.accept() as stream:
             return bytes(await stream.receive_some(100))
-
-
-@pytest.fixture
-def certificate() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    authority = trustme.CA()
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(server)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    return server, client
 
 
 def listener_of(family: str, tmp_path: Path) -> socket.socket:

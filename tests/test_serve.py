@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import socket
-import ssl
 import struct
 import threading
 from contextlib import asynccontextmanager
@@ -18,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-import trustme
 
 import activation
 
 from .children import no_leak, tcp_listener, udp_socket
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
@@ -149,12 +148,10 @@ async def test_connections_are_handled_at_once_and_closed_after_their_handler() 
                 assert await echoes(two)
 
 
-async def test_several_kinds_of_listeners_are_served_at_once(tmp_path: Path) -> None:
-    authority = trustme.CA()
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(context)
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
+async def test_several_kinds_of_listeners_are_served_at_once(
+    tmp_path: Path, certificate: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    context, trusting = certificate
     unix = trio.socket.socket(socket.AF_UNIX)
     await unix.bind(str(tmp_path / "a.sk"))
     unix.listen()
@@ -174,14 +171,10 @@ async def test_several_kinds_of_listeners_are_served_at_once(tmp_path: Path) -> 
 
 
 async def test_a_failed_or_unfinished_tls_handshake_costs_only_that_client(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, certificate: tuple[ssl.SSLContext, ssl.SSLContext]
 ) -> None:
     caplog.set_level(logging.INFO)
-    authority = trustme.CA()
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(context)
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
+    context, trusting = certificate
     listeners = await trio.open_ssl_over_tcp_listeners(0, context, host="127.0.0.1")
     port = port_of(listeners[0])
     async with trio.open_nursery() as nursery:
@@ -324,15 +317,11 @@ async def test_accepters_on_the_same_socket_do_not_keep_places_from_each_other()
             nursery.cancel_scope.cancel()
 
 
-async def test_tls_ends_with_a_goodbye() -> None:
+async def test_tls_ends_with_a_goodbye(certificate: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     async def bye(stream: trio.SSLStream[trio.SocketStream]) -> None:
         await stream.send_all(b"bye")
 
-    authority = trustme.CA()
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(context)
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
+    context, trusting = certificate
     listeners = await trio.open_ssl_over_tcp_listeners(0, context, host="127.0.0.1")
     async with trio.open_nursery() as nursery:
         await nursery.start(activation.serve, bye, listeners)

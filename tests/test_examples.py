@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from .children import tcp_listener, udp_socket
+from .commands import LIMIT, connect, echoed, running
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def test_connections_and_datagrams_are_answered_side_by_side() -> None:
+    with tcp_listener() as tcp, udp_socket() as udp, udp_socket() as client:
+        command = [sys.executable, str(EXAMPLES / "datagrams.py")]
+        with running(*command, passed=[tcp, udp], status=0), connect(tcp.getsockname()) as stream:
+            assert echoed(stream, b"over tcp") == b"over tcp"
+            client.settimeout(LIMIT)
+            client.sendto(b"a datagram", udp.getsockname())
+            assert client.recv(100) == b"a datagram"
