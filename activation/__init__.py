@@ -9,6 +9,7 @@ from ._files import File, files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ._descriptor_store import DescriptorStore
     from ._exec import exec_process
     from ._listeners import listeners, listeners_with_names, tls_listeners, tls_listeners_with_names
     from ._notify import (
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     )
     from ._packet_conns import packet_conns, packet_conns_with_names
     from ._process import open_process
+    from ._receiver import Notification, NotifyReceiver
     from ._seqpacket import SeqpacketChannel, SeqpacketListener, seqpacket_listeners
     from ._serve import serve
     from ._streams import streams
@@ -35,7 +37,10 @@ __all__ = [
     "STOPPING",
     "WATCHDOG",
     "ActivationError",
+    "DescriptorStore",
     "File",
+    "Notification",
+    "NotifyReceiver",
     "SeqpacketChannel",
     "SeqpacketListener",
     "exec_process",
@@ -58,6 +63,7 @@ __all__ = [
 
 if not TYPE_CHECKING:
     _HOMES = {
+        "_descriptor_store": ("DescriptorStore",),
         "_exec": ("exec_process",),
         "_listeners": ("listeners", "listeners_with_names", "tls_listeners", "tls_listeners_with_names"),
         "_notify": (
@@ -66,6 +72,7 @@ if not TYPE_CHECKING:
         ),
         "_packet_conns": ("packet_conns", "packet_conns_with_names"),
         "_process": ("open_process",),
+        "_receiver": ("Notification", "NotifyReceiver"),
         "_seqpacket": ("SeqpacketChannel", "SeqpacketListener", "seqpacket_listeners"),
         "_serve": ("serve",),
         "_streams": ("streams",),

@@ -1,0 +1,163 @@
+"""A service manager's end of sd_notify(3). Only the waiting needs trio: a container does not wait for an import."""
+
+from __future__ import annotations
+
+import array
+import logging
+import os
+import socket
+import struct
+
+from ._notify import MOST_DESCRIPTORS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, Self
+
+_LOG: Final = logging.getLogger("activation")
+
+LONGEST_MESSAGE: Final = 4096
+"""Bytes: systemd takes no longer message, and a daemon should find that out before it runs there."""
+
+_CREDENTIALS: Final = struct.Struct("3i")  # struct ucred, unix(7)
+
+
+class Notification:
+    """One message of a service, and who sent it.
+
+    Attributes:
+        assignments: each ``NAME=value``, in order, as sent.
+        fds: the descriptors that came with it. They are the receiver's to keep or to close; :meth:`close` does.
+        pid: the sender's process number, as the kernel tells it; 0 for one outside of this PID namespace.
+        uid: the sender's user.
+        gid: the sender's group.
+    """
+
+    __slots__ = ("assignments", "fds", "gid", "pid", "uid")
+
+    def __init__(self, assignments: tuple[str, ...], fds: list[int], pid: int, uid: int, gid: int) -> None:
+        self.assignments, self.fds, self.pid, self.uid, self.gid = assignments, fds, pid, uid, gid
+
+    def __repr__(self) -> str:
+        return f"<Notification {self.assignments} fds={self.fds} of pid {self.pid}>"
+
+    def get(self, name: str) -> str | None:
+        """The value of the first assignment to ``name``, None where there is none."""
+        for assignment in self.assignments:
+            if assignment.startswith(f"{name}="):
+                return assignment[len(name) + 1 :]
+        return None
+
+    @property
+    def is_barrier(self) -> bool:
+        """Whether this is sd_notify_barrier(3): to be answered, by :meth:`close`, when all before it is done."""
+        return self.assignments == ("BARRIER=1",)
+
+    def close(self) -> None:
+        """Close the descriptors that are still in ``fds``."""
+        while self.fds:
+            os.close(self.fds.pop())
+
+
+class NotifyReceiver:
+    """The socket that services find in NOTIFY_SOCKET. The kernel tells who sends; what may be believed is the caller's.
+
+    As in systemd, a message of more than 4,096 bytes, or one with a null character inside, is dropped with a warning
+    to the logger ``activation``.
+
+    Attributes:
+        address: the value for NOTIFY_SOCKET.
+    """
+
+    def __init__(self, path: str | None = None) -> None:
+        """Receive at ``path``, or at an abstract address of its own, which leaves nothing behind.
+
+        Raises:
+            OSError: the path cannot be bound.
+        """
+        self._path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            # Bound to an empty address, the kernel chooses: unix(7), autobind.
+            self._socket.bind("" if path is None else path)
+            if path is not None:
+                os.chmod(path, 0o666)  # noqa: S103  # who may be believed is told from the credentials
+            self.address: str = path or "@" + os.fsdecode(self._socket.getsockname()[1:])
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def fileno(self) -> int:
+        """The socket's descriptor, readable when there is something to receive."""
+        return self._socket.fileno()
+
+    async def receive(self) -> Notification:
+        """Wait for the next message."""
+        import trio
+
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while (notification := self.receive_nowait()) is None:
+            await trio.lowlevel.wait_readable(self._socket)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return notification
+
+    def receive_nowait(self) -> Notification | None:
+        """The next message if there is one: what a service told before it exited is there when its exit is known."""
+        while True:
+            try:
+                message, ancillary, flags, _ = self._socket.recvmsg(
+                    LONGEST_MESSAGE, _ANCILLARY_SIZE, socket.MSG_CMSG_CLOEXEC | socket.MSG_TRUNC
+                )
+            except BlockingIOError:
+                return None
+            except InterruptedError:
+                continue
+            notification = _notification(message, ancillary)
+            if fault := _fault(message, flags):
+                _LOG.warning("a notification of pid %d was dropped: %s", notification.pid, fault)
+                notification.close()
+                continue
+            return notification
+
+    def close(self) -> None:
+        """Close the socket, and remove its path if it has one."""
+        if self._socket.fileno() < 0:
+            return
+        self._socket.close()
+        if self._path is not None:
+            try:
+                os.unlink(self._path)
+            except OSError:
+                pass
+
+
+_ANCILLARY_SIZE: Final = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(MOST_DESCRIPTORS * 4)
+
+
+def _notification(message: bytes, ancillary: list[tuple[int, int, bytes]]) -> Notification:
+    fds = array.array("i")
+    sender = (0, -1, -1)
+    for _, kind, data in ancillary:
+        if kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+        elif kind == socket.SCM_CREDENTIALS:
+            sender = _CREDENTIALS.unpack_from(data)
+    lines = message.rstrip(b"\0").decode("utf-8", "surrogateescape").split("\n")
+    return Notification(tuple(line for line in lines if line), list(fds), *sender)
+
+
+def _fault(message: bytes, flags: int) -> str | None:
+    if flags & socket.MSG_TRUNC:
+        return f"it is longer than {LONGEST_MESSAGE} bytes"
+    if flags & socket.MSG_CTRUNC:
+        return "not all of its descriptors could be taken in; is LimitNOFILE= or ulimit -n too low?"
+    if b"\0" in message.rstrip(b"\0"):
+        return "it has a null character inside"
+    return None
