@@ -106,6 +106,10 @@ class DescriptorStore:
         """Close what has this name; return how many that were."""
         return self._drop([stored for stored in self._stored if stored.name == name])
 
+    def clear(self) -> int:
+        """Close everything that is kept; return how many that were."""
+        return self._drop(list(self._stored))
+
     def files(self) -> list[tuple[str, int]]:
         """What is kept, oldest first, as :func:`activation.open_process` takes it: after the sockets."""
         self.drop_hung_up()
@@ -126,7 +130,7 @@ class DescriptorStore:
 
     def close(self) -> None:
         """Close everything; no :meth:`watch` may run any more."""
-        self._drop(list(self._stored))
+        self.clear()
         self._hung_up.close()
 
     def _drop(self, dropped: list[_Stored]) -> int:

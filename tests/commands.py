@@ -143,9 +143,18 @@ def receive(sock: socket.socket, size: int) -> bytes:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started, in whichever thread."""
+    """The programs that a process has started, in whichever thread; what it only forked for its own use is none."""
     lists = [file.read_text() for file in Path(f"/proc/{pid}/task").glob("*/children")]
-    return [int(number) for text in lists for number in text.split()]
+    own = command_line(pid)
+    return [int(number) for text in lists for number in text.split() if command_line(int(number)) != own]
+
+
+def command_line(pid: int) -> bytes:
+    """What a process was started with, ended by nulls; nothing if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def alive(pid: int) -> bool:

@@ -194,16 +194,17 @@ def test_a_path_that_somebody_else_took_over_is_not_removed(tmp_path: Path) -> N
 
 
 def test_what_was_made_before_a_failure_is_removed(tmp_path: Path) -> None:
-    done = run(SOCKET_ACTIVATE, "-l", str(tmp_path / "a.sk"), "-l", str(tmp_path / "none" / "b.sk"), FOOBARD)
+    (tmp_path / "file").touch()
+    done = run(SOCKET_ACTIVATE, "-l", str(tmp_path / "new" / "a.sk"), "-l", str(tmp_path / "file" / "b.sk"), FOOBARD)
     assert done.returncode == 1
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
         (["-l", "a.sk"], 2, "there is no COMMAND"),
-        (["true"], 2, "-l/--listen"),
+        ([], 2, "expected -l ADDR and a COMMAND, or unit files"),
         (["-l", "..:80", "true"], 2, "'..:80' has a host name that cannot be one; expected"),
         (["-l", "1:2:3", "true"], 2, "'1:2:3' is no address"),
         (["-l", "a.sk", "--fdname", "a:b", "true"], 2, "--fdname has 2 names for 1 addresses"),

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
-import stat
-from typing import TYPE_CHECKING, Any, Self
+from contextlib import ExitStack
+from typing import Any, Self
 
 import attrs
 import trio
 
 from ._stdio import reason
+from .manager import leftovers
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+ANY_CID = 0xFFFFFFFF
+"""VMADDR_CID_ANY of vsock(7): whichever number this machine has."""
 
 FORMS = "a path, @abstract, port, host:port, [v6]:port or vsock:cid:port"
 
@@ -26,7 +26,8 @@ class Address:
     Attributes:
         text: as it was written.
         family: ``socket.AF_UNIX``, ``AF_VSOCK``, or ``AF_UNSPEC`` where the host's name decides.
-        where: the path (null first where it is abstract), (host, port) or (cid, port); a host of "" is this machine.
+        where: the path (null first where it is abstract), (host, port) or (cid, port); a host of "" is this
+            machine, and so is ``ANY_CID``, which may be left out.
     """
 
     text: str
@@ -46,6 +47,8 @@ def parse(text: str) -> Address:
         return Address(text, socket.AF_UNSPEC, ("", _port(text, text)))
     if text.startswith("vsock:"):
         numbers = text.split(":")[1:]
+        if numbers[0] == "":
+            numbers[0] = str(ANY_CID)
         if len(numbers) != 2 or not all(_is_number(number) and int(number) < 1 << 32 for number in numbers):
             raise ValueError(f"{text!r} is no vsock address; expected vsock:cid:port with two numbers of 32 bits")
         return Address(text, socket.AF_VSOCK, (int(numbers[0]), int(numbers[1])))
@@ -53,6 +56,9 @@ def parse(text: str) -> Address:
         return Address(text, socket.AF_UNIX, text)
     host, _, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
+    if bracketed and "%" in port:  # a link-local address: its interface comes last, as in systemd.socket(5)
+        port, _, interface = port.partition("%")
+        host = f"{host[:-1]}%{interface}]"
     if not host or not _is_number(port) or (":" in host and not bracketed):
         raise ValueError(f"{text!r} is no address; expected {FORMS}")
     try:
@@ -90,25 +96,38 @@ async def connect(address: Address) -> trio.SocketStream:
     return trio.SocketStream(sock)
 
 
+def find(address: Address, kind: int, flags: int = 0) -> tuple[int, Any]:
+    """The family and the address of a socket that is to be bound there.
+
+    Args:
+        address: where; of a name that stands for several addresses it is the first: one line makes one socket.
+        kind: ``socket.SOCK_STREAM`` or another.
+        flags: more for getaddrinfo(3); with ``socket.AI_NUMERICHOST`` no name is looked up, so that it never blocks.
+
+    Raises:
+        OSError: there is no such host.
+    """
+    if address.family != socket.AF_UNSPEC:
+        return address.family, address.where
+    host, port = address.where
+    if not host:
+        return (socket.AF_INET6, ("::", port)) if socket.has_dualstack_ipv6() else (socket.AF_INET, ("", port))
+    family, _, _, _, where = socket.getaddrinfo(host, port, type=kind, flags=flags | socket.AI_PASSIVE)[0]
+    return family, where
+
+
 class ListeningSockets:
     """Listening stream sockets of our own making. Leaving the block closes them and removes the paths they made."""
 
     def __init__(self) -> None:
         self.sockets: list[socket.socket] = []
-        self._paths: list[tuple[str, os.stat_result]] = []
+        self._end = ExitStack()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for sock in self.sockets:
-            sock.close()
-        for path, made in self._paths:
-            try:
-                if os.path.samestat(os.lstat(path), made):  # somebody else's may have taken its place
-                    os.unlink(path)
-            except OSError:
-                pass
+        self._end.close()
 
     def listen(self, address: Address) -> None:
         """Listen there. A path that a socket left behind is taken over; one that is in use is not.
@@ -117,65 +136,18 @@ class ListeningSockets:
             OSError: that cannot be done; the message tells the address.
         """
         try:
-            self.sockets.append(self._bound(address))
-            self.sockets[-1].listen(socket.SOMAXCONN)
+            family, where = find(address, socket.SOCK_STREAM)
+            sock = self._end.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_UNIX and where[0] != "\0":
+                leftovers.make_way(where)
+                sock.bind(where)
+                path = os.path.abspath(where)
+                made = leftovers.identity(leftovers.SOCKET, path)
+                self._end.callback(leftovers.remove, leftovers.SOCKET, path, made)
+            else:
+                sock.bind(where)
+            sock.listen(socket.SOMAXCONN)
         except OSError as error:
             raise OSError(error.errno, f"cannot listen on {address.text}: {reason(error)}") from error
-
-    def _bound(self, address: Address) -> socket.socket:
-        if address.family == socket.AF_UNSPEC:
-            return _bound_tcp(*address.where)
-        sock = socket.socket(address.family, socket.SOCK_STREAM)
-        try:
-            path = address.where if address.family == socket.AF_UNIX and address.where[0] != "\0" else None
-            if path is not None:
-                _remove_stale(path)
-            sock.bind(address.where)
-            if path is not None:
-                self._paths.append((os.path.abspath(path), os.lstat(path)))
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-
-
-def _bound_tcp(host: str, port: int) -> socket.socket:
-    if not host and socket.has_dualstack_ipv6():
-        return _bind(socket.AF_INET6, ("::", port), dual_stack=True)
-    # A host's name may stand for several addresses; as a service manager does, one line makes one socket.
-    found: Sequence[Any] = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, _, _, _, where = found[0]
-    return _bind(family, where, dual_stack=False)
-
-
-def _bind(family: int, where: Any, *, dual_stack: bool) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dual_stack)
-        sock.bind(where)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _remove_stale(path: str) -> None:
-    """Make way for a new socket where nobody listens any more."""
-    try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise FileExistsError(errno.EEXIST, "it exists and is no socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)  # a full queue means that somebody listens, too
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-        except BlockingIOError:
-            raise OSError(errno.EADDRINUSE, "it is in use by another process") from None
-        else:
-            raise OSError(errno.EADDRINUSE, "it is in use by another process")
+        self.sockets.append(sock)

@@ -1,173 +1,217 @@
-"""socket-activate: make listening sockets, and start a program with them when a client comes. No systemd needed."""
+"""socket-activate: systemd's socket units without systemd, from addresses or unit files."""
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import shutil
-import signal
-import subprocess
 import sys
-from collections import deque
-from functools import partial
 from typing import TYPE_CHECKING
 
-import trio
-
-import activation
-
-from ._addresses import FORMS, Address, ListeningSockets, parse
+from ._addresses import FORMS
 from ._stdio import open_missing, reason, say
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-PATIENCE = 90.0
-"""Seconds that COMMAND has to end after SIGTERM, as TimeoutStopSec= of systemd.service(5) has by default."""
+    from .manager.model import Kind, Pair
 
-FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0
-"""Seconds before the next start of a COMMAND that failed, doubled each time."""
+PROGRAM = "socket-activate"
 
-TRIGGER_LIMIT = 200
-TRIGGER_INTERVAL = 2.0
-"""More starts in so many seconds mean that COMMAND leaves its clients waiting. systemd.socket(5) has the same."""
+DESCRIPTION = """\
+Make listening sockets, and start a program with them when the first client comes; start it again for the next client
+when it has ended. Either COMMAND, with the sockets of -l, or the services of systemd's socket units."""
+
+EPILOG = """\
+Signals: SIGTERM, SIGINT and SIGHUP end what runs, by KillSignal= or SIGTERM, and remove the paths that were made; a
+second one ends it at once. SIGHUP reloads instead where a service says how.
+
+Exit status: 0 when a signal ended it; 1 for an address, a unit or a service that fails; 2 for wrong usage; 126 if
+COMMAND may not run, 127 if there is none.
+
+Differences from systemd-socket-activate: the environment is passed on (--clean-env: TERM, PATH, USER and HOME alone),
+with INVOCATION_ID and NOTIFY_SOCKET; COMMAND is a child and is started again for the next client (--once: this process
+becomes it); standard input is /dev/null; host names are addresses, too; paths are removed at the end, and one that is
+in use is refused. --setenv, --fdname, --inetd, --accept, --datagram and --seqpacket are the same there."""
+
+
+class _ExitError(Exception):
+    """The command cannot go on, and has said why."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="socket-activate",
-        description="Listen, and start COMMAND with the sockets when the first client comes; start it again for the "
-        "next client when it has ended.",
-        epilog="SIGINT, SIGTERM and SIGHUP end COMMAND by SIGTERM, a second one by SIGKILL. Exit status: 0 then; 1 for "
-        "an address or COMMAND that fails; 2 for wrong usage; 126 if COMMAND may not run; 127 if there is none.",
-        usage="%(prog)s [-h] -l ADDR [-l ADDR ...] [--fdname NAME[:NAME...]] [--] COMMAND [ARGUMENT ...]",
-    )
-    parser.add_argument(
-        "-l", "--listen", action="append", required=True, metavar="ADDR", help=f"where to listen: {FORMS}"
-    )
-    parser.add_argument("--fdname", metavar="NAMES", help="the sockets' names, in order, separated by colons")
-    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="the program and its arguments")
+    parser = _parser()
     arguments = parser.parse_args(argv)
-    command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
-    if not command:
-        parser.error("there is no COMMAND to start")
+    files = [] if arguments.listen else _files(parser, arguments)
     try:
-        addresses = [parse(text) for text in arguments.listen]
+        _check_usage(arguments, files)
     except ValueError as error:
         parser.error(str(error))
-    names = arguments.fdname.split(":") if arguments.fdname else []
-    if names and len(names) != len(addresses):
-        parser.error(f"--fdname has {len(names)} names for {len(addresses)} addresses; expected one for each")
-    if not shutil.which(command[0]):
-        found = os.path.exists(command[0])
-        say("socket-activate", f"{command[0]}: {'it may not run' if found else 'there is no such program'}")
-        return 126 if found else 127
     open_missing()
-    status = 0
     try:
-        status = trio.run(run, addresses, names or [""] * len(addresses), command)
-    except* OSError as group:
-        say("socket-activate", reason(group))
-        status = 1
-    except* KeyboardInterrupt:
-        status = 130
-    return status
+        pairs, environment = _of_files(files, arguments) if files else _of_addresses(parser, arguments)
+        return _run(pairs, environment, arguments, as_units=bool(files))
+    except _ExitError as end:
+        return end.status
+    except (OSError, ValueError) as error:
+        say(PROGRAM, reason(error))
+        return 1
 
 
-async def run(addresses: Sequence[Address], names: Sequence[str], command: Sequence[str]) -> int:
-    """Listen, and start the command for each client that finds it not running, until a signal ends it."""
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals, ListeningSockets() as made:
-        for address in addresses:
-            made.listen(address)
-            say("socket-activate", f"listening on {address.text}")
-        return await activate(made.sockets, names, command, signals)
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s [OPTION ...] -l ADDR [-l ADDR ...] [--] COMMAND [ARGUMENT ...]\n"
+        "       %(prog)s [OPTION ...] FILE.socket ...",
+    )
+    add = parser.add_argument_group("addresses").add_argument
+    add("-l", "--listen", action="append", metavar="ADDR", type=_listen(None), help=f"where to listen: {FORMS}")
+    for option, kind in (("datagram", "datagram"), ("sequential-packet", "seqpacket"), ("fifo", "fifo")):
+        explanation = {"metavar": "ADDR", "help": f"as --listen, a {kind} whatever the others are"}
+        add(f"--listen-{option}", dest="listen", action="append", type=_listen(kind), **explanation)  # type: ignore[arg-type]
+    add("-d", "--datagram", action="store_true", help="--listen makes sockets for datagrams")
+    add("--seqpacket", action="store_true", help="--listen makes sockets for sequential packets")
+    add("-a", "--accept", action="store_true", help="accept, and start a COMMAND for each connection")
+    add("--fdname", metavar="NAME[:NAME...]", help="the sockets' names, in order, or one for all")
+    add("--inetd", action="store_true", help="pass the one socket as standard input and output")
+    add("--once", action="store_true", help="this process becomes COMMAND, and nothing starts it again")
+    add("rest", nargs=argparse.REMAINDER, metavar="COMMAND", help=argparse.SUPPRESS)
+    add = parser.add_argument_group("addresses and unit files").add_argument
+    add("--now", action="store_true", help="start at once, not when the first client comes")
+    add(
+        "-E", "--setenv", action="append", default=[], metavar="NAME[=VALUE]", help="set a variable for what is started"
+    )
+    add("--clean-env", action="store_true", help="pass on no more of the environment than systemd does")
+    add(
+        "--watch",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="restart what runs when PATH, or a file in it, changes",
+    )
+    add("--check", action="store_true", help="only say what would be done")
+    return parser
 
 
-async def activate(
-    sockets: Sequence[socket.socket], names: Sequence[str], command: Sequence[str], signals: AsyncIterator[int]
-) -> int:
-    """Start the command whenever a client waits, until a signal comes."""
-    starts: deque[float] = deque(maxlen=TRIGGER_LIMIT)
-    delay = 0.0
-    while await unless_signalled(partial(first_client, sockets, delay), signals):
-        starts.append(trio.current_time())
-        if len(starts) == TRIGGER_LIMIT and starts[-1] - starts[0] < TRIGGER_INTERVAL:
-            say("socket-activate", f"{command[0]} ended {TRIGGER_LIMIT} times in {TRIGGER_INTERVAL:g} s; given up")
-            return 1
-        for sock in sockets:
-            sock.setblocking(True)  # as they were made; the last run of the command may have changed it
-        # A group of its own: the terminal's Ctrl-C is for this program, which passes SIGTERM on, once.
-        process = await activation.open_process(
-            command, list(zip(names, sockets, strict=True)), stdin=subprocess.DEVNULL, process_group=0
+def _listen(kind: Kind | None) -> Callable[[str], tuple[Kind | None, str]]:
+    return lambda text: (kind, text)
+
+
+def _files(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> list[str]:
+    """The unit files; options may stand between them and after them."""
+    files: list[str] = []
+    while arguments.rest:
+        first, *others = arguments.rest
+        if first == "--":
+            return [*files, *others]
+        files.append(first)
+        arguments.rest = []
+        parser.parse_args(others, arguments)
+    return files
+
+
+def _check_usage(arguments: argparse.Namespace, files: Sequence[str]) -> None:
+    """Refuse what cannot go together.
+
+    Raises:
+        ValueError: something does not.
+    """
+    if not files and not arguments.listen:
+        raise ValueError("expected -l ADDR and a COMMAND, or unit files")
+    if files and arguments.listen:
+        raise ValueError("-l goes with a COMMAND, not with unit files")
+    for option in ("datagram", "seqpacket", "accept", "fdname", "inetd", "once"):
+        if files and getattr(arguments, option):
+            raise ValueError(f"--{option} goes with -l; unit files say that themselves")
+    if arguments.datagram and arguments.seqpacket:
+        raise ValueError("--datagram and --seqpacket are two kinds; expected one, or --listen-datagram=ADDR for some")
+    if arguments.accept and arguments.datagram:
+        raise ValueError("datagrams have no connections to --accept")
+    if arguments.accept and arguments.once:
+        raise ValueError("--accept starts a COMMAND for each connection, --once only one; expected one of them")
+    if arguments.inetd and len(arguments.listen or []) != 1:
+        raise ValueError(f"--inetd passes one socket, not {len(arguments.listen)}")
+    if arguments.watch and importlib.util.find_spec("watchfiles") is None:
+        raise ValueError("--watch needs watchfiles; install it with: pip install 'trio-activation[watch]'")
+    for path in arguments.watch:
+        if not os.path.exists(path):
+            raise ValueError(f"--watch {path}: there is no such file")
+
+
+def _of_addresses(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace
+) -> tuple[list[Pair], Mapping[str, str]]:
+    from .manager import command_line
+
+    command = arguments.rest[1:] if arguments.rest[:1] == ["--"] else arguments.rest
+    usual: Kind = "datagram" if arguments.datagram else "seqpacket" if arguments.seqpacket else "stream"
+    try:
+        if not command:
+            raise ValueError("there is no COMMAND to start")
+        listens = command_line.listens([(kind or usual, text) for kind, text in arguments.listen])
+        names = command_line.names(arguments.fdname, len(listens))
+        environment = command_line.environment(arguments.setenv, clean=arguments.clean_env)
+    except ValueError as error:
+        parser.error(str(error))
+    if not shutil.which(command[0], path=environment.get("PATH", os.defpath)):
+        found = os.path.exists(command[0])
+        say(PROGRAM, f"{command[0]}: {'it may not run' if found else 'there is no such program'}")
+        raise _ExitError(126 if found else 127)
+    return [command_line.pair(listens, names, command, accept=arguments.accept, inetd=arguments.inetd)], environment
+
+
+def _of_files(files: Sequence[str], arguments: argparse.Namespace) -> tuple[list[Pair], Mapping[str, str]]:
+    from .manager import command_line
+    from .manager.load import load
+
+    pairs, problems = load(files)
+    for problem in problems:
+        say(PROGRAM, f"{problem.where}: {problem.level}: {problem.message}")
+    if any(problem.level == "error" for problem in problems):
+        raise _ExitError(1)
+    return pairs, command_line.unit_environment(arguments.setenv, clean=arguments.clean_env)
+
+
+def _run(pairs: list[Pair], environment: Mapping[str, str], arguments: argparse.Namespace, *, as_units: bool) -> int:
+    if arguments.check:
+        from .manager.check import describe
+
+        print(*describe(pairs, environment), sep="\n")
+        return 0
+    if arguments.once:
+        from .manager import once
+
+        return once.run(pairs[0], environment, now=arguments.now, inetd=arguments.inetd)
+    from .manager.guardian import Guardian
+
+    with Guardian() as guardian:
+        import trio
+
+        from .manager.run import Options, run
+
+        options = Options(
+            now=arguments.now,
+            environment=environment,
+            directory="/" if as_units else None,
+            as_units=as_units,
+            pass_files=not arguments.inetd,
+            watch=arguments.watch,
         )
-        say("socket-activate", f"a client came; started {command[0]}, pid {process.pid}")
-        if not await unless_signalled(process.wait, signals):
-            await end(process, signals)
-            break
-        said = f"{command[0]}, pid {process.pid}, {outcome(process)}; the next client starts it again"
-        if process.returncode == 0:
-            delay = 0.0
-        else:
-            delay = min(max(FIRST_DELAY, 2 * delay), LONGEST_DELAY)
-            said += f", in {delay:g} s at the earliest"
-        say("socket-activate", said)
-    return 0
-
-
-async def first_client(sockets: Sequence[socket.socket], delay: float) -> None:
-    """Wait ``delay`` seconds, then until something can be accepted or read on one of the sockets."""
-    await trio.sleep(delay)
-    async with trio.open_nursery() as nursery:
-
-        async def watch(sock: socket.socket) -> None:
-            await trio.lowlevel.wait_readable(sock)
-            nursery.cancel_scope.cancel()
-
-        for sock in sockets:
-            nursery.start_soon(watch, sock)
-
-
-async def unless_signalled(wait: Callable[[], Awaitable[object]], signals: AsyncIterator[int]) -> bool:
-    """Wait for that, or for a signal; return whether no signal came. One that comes together with it counts."""
-    signalled = False
-    async with trio.open_nursery() as nursery:
-
-        async def watch() -> None:
-            nonlocal signalled
-            await anext(signals)
-            signalled = True
-            nursery.cancel_scope.cancel()
-
-        nursery.start_soon(watch)
-        await wait()
-        nursery.cancel_scope.cancel()
-    return not signalled
-
-
-async def end(process: trio.Process, signals: AsyncIterator[int]) -> None:
-    """End the command: SIGTERM, and SIGKILL after a while or at a second signal."""
-    process.terminate()
-    say("socket-activate", f"ending pid {process.pid}")
-    with trio.move_on_after(PATIENCE):
-        await unless_signalled(process.wait, signals)
-    if process.poll() is None:
-        process.kill()
-        await process.wait()
-    say("socket-activate", f"pid {process.pid} {outcome(process)}")
-
-
-def outcome(process: trio.Process) -> str:
-    """How a process ended, in words."""
-    status = process.returncode
-    assert status is not None
-    if status >= 0:
-        return f"exited with status {status}"
-    try:
-        return f"was ended by {signal.Signals(-status).name}"
-    except ValueError:
-        return f"was ended by signal {-status}"
+        try:
+            return trio.run(run, guardian, pairs, options)
+        except ExceptionGroup as group:
+            if known := group.subgroup((OSError, ValueError)):
+                say(PROGRAM, reason(known))
+                return 1
+            raise
 
 
 if __name__ == "__main__":

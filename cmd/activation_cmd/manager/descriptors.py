@@ -1,0 +1,193 @@
+"""What each Listen...= directive of systemd.socket(5) opens; everything close-on-exec and blocking."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import stat
+from typing import TYPE_CHECKING, NamedTuple
+
+from activation_cmd._addresses import find, parse
+
+from . import message_queue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from .model import Kind, Listen, SocketUnit
+    from .nodes import Nodes
+
+TYPES: Mapping[str, socket.SocketKind] = {
+    "stream": socket.SOCK_STREAM,
+    "datagram": socket.SOCK_DGRAM,
+    "seqpacket": socket.SOCK_SEQPACKET,
+}
+
+# Of Linux; Python has no names for these, or not on every system.
+IP_FREEBIND, IPV6_FREEBIND, SO_PASSCRED, SO_SNDBUFFORCE, SO_RCVBUFFORCE, AF_NETLINK = 15, 78, 16, 32, 33, 16
+
+INT_MAX = 0x7FFFFFFF
+"""More the kernel does not take, and lowers it by itself; systemd's own default for Backlog= is more."""
+
+IP = frozenset({socket.AF_INET, socket.AF_INET6})
+
+
+class Switch(NamedTuple):
+    """A directive that turns on a socket option, and which sockets can have it."""
+
+    attribute: str
+    level: int
+    option: int
+    families: frozenset[int] | None = None
+    type: int | None = None
+
+    def fits(self, sock: socket.socket) -> bool:
+        return (self.families is None or sock.family in self.families) and self.type in (None, sock.type)
+
+
+SWITCHES = (
+    Switch("free_bind", socket.IPPROTO_IP, IP_FREEBIND, frozenset({socket.AF_INET})),
+    Switch("free_bind", socket.IPPROTO_IPV6, IPV6_FREEBIND, frozenset({socket.AF_INET6})),
+    Switch("reuse_port", socket.SOL_SOCKET, socket.SO_REUSEPORT, IP),
+    Switch("no_delay", socket.IPPROTO_TCP, socket.TCP_NODELAY, IP, socket.SOCK_STREAM),
+    Switch("keep_alive", socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+    Switch("pass_credentials", socket.SOL_SOCKET, SO_PASSCRED, frozenset({socket.AF_UNIX, AF_NETLINK})),
+)
+
+# The first option of each may go beyond the system's limit, and takes CAP_NET_ADMIN.
+BUFFERS = {
+    "receive_buffer": (SO_RCVBUFFORCE, socket.SO_RCVBUF),
+    "send_buffer": (SO_SNDBUFFORCE, socket.SO_SNDBUF),
+}
+
+# netlink(7), by the names that systemd has for them.
+NETLINK_FAMILIES = {
+    "route": 0,
+    "firewall": 3,
+    "inet-diag": 4,
+    "nflog": 5,
+    "xfrm": 6,
+    "selinux": 7,
+    "iscsi": 8,
+    "audit": 9,
+    "fib-lookup": 10,
+    "connector": 11,
+    "netfilter": 12,
+    "ip6-fw": 13,
+    "dnrtmsg": 14,
+    "kobject-uevent": 15,
+    "generic": 16,
+    "scsitransport": 18,
+    "ecryptfs": 19,
+}
+
+
+def _open_socket(unit: SocketUnit, listen: Listen, nodes: Nodes) -> int:
+    text, kind = listen.text, TYPES[listen.kind]
+    try:
+        family, where = find(parse(text), kind, socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        message = f"{text!r} has no number for its host, or no such interface; expected v4:port or [v6]:port"
+        raise ValueError(message) from None
+    if kind == socket.SOCK_SEQPACKET and family != socket.AF_UNIX:
+        raise ValueError(f"{text!r} has no sequential packets; expected a path or @abstract")
+    with socket.socket(family, kind) as sock:
+        _set_options(sock, unit)
+        if family == socket.AF_UNIX and where[0] != "\0":
+            nodes.bind(sock, where)
+        else:
+            sock.bind(where)
+        if kind != socket.SOCK_DGRAM:
+            sock.listen(min(unit.backlog, INT_MAX))  # the last step: no client comes before the rest is as it should be
+        return sock.detach()
+
+
+def _open_netlink(unit: SocketUnit, listen: Listen, _nodes: Nodes) -> int:
+    family, _, group = listen.text.partition(" ")
+    protocol = NETLINK_FAMILIES.get(family, _number(family, 1 << 16))
+    groups = _number(group.strip() or "0", 1 << 32)
+    if protocol is None or groups is None:
+        expected = f"a family ({', '.join(NETLINK_FAMILIES)} or a number) and a number for its multicast groups"
+        raise ValueError(f"{listen.text!r} is no netlink address; expected {expected}")
+    with socket.socket(AF_NETLINK, socket.SOCK_RAW, protocol) as sock:
+        _set_options(sock, unit)
+        sock.bind((0, groups))
+        return sock.detach()
+
+
+def _number(text: str, end: int) -> int | None:
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) <= 10 else end
+    return number if number < end else None
+
+
+def _set_options(sock: socket.socket, unit: SocketUnit) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sock.family == socket.AF_INET6 and unit.bind_ipv6_only != "default":
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, unit.bind_ipv6_only == "ipv6-only")
+    for switch in SWITCHES:
+        if getattr(unit, switch.attribute) and switch.fits(sock):
+            sock.setsockopt(switch.level, switch.option, 1)
+    for attribute, (forced, limited) in BUFFERS.items():
+        if (size := getattr(unit, attribute)) is not None:
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, forced, min(size, INT_MAX))
+            except OSError:
+                sock.setsockopt(socket.SOL_SOCKET, limited, min(size, INT_MAX))
+
+
+def _open_fifo(_unit: SocketUnit, listen: Listen, nodes: Nodes) -> int:
+    nodes.make_fifo(listen.text)
+    return _open_path(listen.text, os.O_RDWR)  # a writer of its own: it does not end with its last client
+
+
+def _open_special(_unit: SocketUnit, listen: Listen, _nodes: Nodes) -> int:
+    descriptor = _open_path(listen.text, os.O_RDONLY)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not (stat.S_ISCHR(mode) or stat.S_ISREG(mode)):
+            raise ValueError(f"{listen.text!r} is no special file; expected a character device or a file as in /proc")
+        _check_pollable(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _open_path(path: str, flags: int) -> int:
+    # Without O_NONBLOCK, the opening itself would wait at some devices.
+    descriptor = os.open(path, flags | os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    os.set_blocking(descriptor, True)
+    return descriptor
+
+
+def _check_pollable(descriptor: int) -> None:
+    if hasattr(select, "epoll"):
+        with select.epoll() as poll:
+            try:
+                poll.register(descriptor)
+            except PermissionError as error:
+                text = "nobody can wait until it can be read; expected a file that epoll(7) supports"
+                raise PermissionError(error.errno, text) from error
+
+
+def _open_queue(unit: SocketUnit, listen: Listen, nodes: Nodes) -> int:
+    name, maximum, size = listen.text, unit.message_queue_max_messages, unit.message_queue_message_size
+    if (maximum is None) != (size is None):
+        raise ValueError("MessageQueueMaxMessages= and MessageQueueMessageSize= go together; expected both or neither")
+    if name[:1] != "/" or "/" in name[1:] or len(name) < 2:
+        raise ValueError(f"{name!r} is no message queue's name; expected a slash and no other: /name")
+    nodes.make_queue(name, maximum, size)
+    return message_queue.open(name, os.O_RDONLY)
+
+
+OPENERS: Mapping[Kind, Callable[[SocketUnit, Listen, Nodes], int]] = {
+    "stream": _open_socket,
+    "datagram": _open_socket,
+    "seqpacket": _open_socket,
+    "fifo": _open_fifo,
+    "special": _open_special,
+    "netlink": _open_netlink,
+    "mqueue": _open_queue,
+}
+"""By the directive: they open what a line says, or raise ValueError or OSError and leave nothing open."""

@@ -1,0 +1,84 @@
+"""Environment= and EnvironmentFile= of systemd.exec(5)."""
+
+from __future__ import annotations
+
+import glob
+import re
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from .model import EnvironmentFile
+
+_NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+# A value is quoted pieces, perhaps, and then plain text to the end of the line. A quotation may be of several lines,
+# and nothing is an error: one that is not closed goes on to the end of the file.
+_LINE = re.compile(
+    r"""[ \t\n\r]*+ (?: [\#;][^\n\r]*
+      | (?P<name> [^=\n\r]+ ) = (?P<quoted> (?: [ \t]* (?: '[^']*'? | "(?: [^"\\] | \\.? )*"? ) )* )
+        [ \t]* (?P<plain> (?: [^\n\r\\] | \\.? )* )
+      | [^\n\r]+ | \Z )""",
+    re.VERBOSE | re.DOTALL,
+)
+_QUOTED = re.compile(r"""'([^']*)'?|"((?:[^"\\]|\\.?)*)"?""", re.DOTALL)
+_ESCAPE: Final = re.compile(r"\\(.?)", re.DOTALL)
+_PLAIN: Final = re.compile(r"\\(?P<escaped>.?)|[^\\]+", re.DOTALL)
+
+
+def variable(word: str) -> tuple[str, str]:
+    """Take one word of Environment= apart.
+
+    Raises:
+        ValueError: it is no assignment.
+    """
+    name, equals, value = word.partition("=")
+    if not equals or not _NAME.fullmatch(name) or _CONTROL.search(value):
+        raise ValueError(f"{word[:100]!a} is no variable; expected NAME=value, in quotes if it has spaces")
+    return name, value
+
+
+def read_environment_file(text: str) -> dict[str, str]:
+    """Read NAME=value lines as EnvironmentFile= does, nearly as a shell; what is no variable is left out."""
+    variables: dict[str, str] = {}
+    for line in _LINE.finditer(text.partition("\0")[0]):
+        if line["name"] and _NAME.fullmatch(name := line["name"].rstrip()):
+            variables[name] = "".join(_unquoted(line["quoted"])) + _unescaped(line["plain"])
+    return variables
+
+
+def _unquoted(pieces: str) -> Iterator[str]:
+    for piece in _QUOTED.finditer(pieces):
+        yield piece[1] if piece[1] is not None else _ESCAPE.sub(_in_double_quotes, piece[2])
+
+
+def _in_double_quotes(match: re.Match[str]) -> str:
+    return match[1] if match[1] in '"\\`$' else "" if match[1] == "\n" else match[0]
+
+
+def _unescaped(plain: str) -> str:
+    """Without backslashes, those before a line's end with it, and without white space at the end that has none."""
+    pieces = list(_PLAIN.finditer(plain))
+    texts = [piece[0] if piece["escaped"] is None else piece["escaped"].strip("\n\r") for piece in pieces]
+    if pieces and pieces[-1]["escaped"] is None:
+        texts[-1] = texts[-1].rstrip(" \t")
+    return "".join(texts)
+
+
+def read_environment_files(files: Iterable[EnvironmentFile]) -> dict[str, str]:
+    """Read the files that there are now; a path may have wildcards, glob(7).
+
+    Raises:
+        OSError: one cannot be read that has to be.
+    """
+    variables: dict[str, str] = {}
+    for file in files:
+        for path in sorted(glob.glob(file.path)) or [file.path]:
+            try:
+                with open(path, encoding="utf-8", errors="surrogateescape", newline="") as opened:
+                    variables |= read_environment_file(opened.read())
+            except OSError:
+                if not file.optional:
+                    raise
+    return variables

@@ -1,0 +1,115 @@
+"""What a socket unit leaves in the file system, and its careful removal.
+
+Standard library only, and as little of it as can be: the guardian lives in this, and foobard's start pays for it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# All of them are told by their names, which is also how the guardian hears of them.
+SOCKET, FIFO, SYMLINK, FOLDER, QUEUE = "socket", "fifo", "symlink", "folder", "mqueue"
+
+
+def identity(kind: str, path: str) -> str:
+    """What tells the node at a path from the next one of that path, in a form that can be sent as text."""
+    found = _queue_status(path) if kind == QUEUE else os.lstat(path)
+    return f"{found.st_dev}:{found.st_ino}:{stat.S_IFMT(found.st_mode):o}"
+
+
+def remove(kind: str, path: str, made: str) -> None:
+    """Remove what this process made and still holds, unless something else has taken its place.
+
+    Args:
+        kind: what it is, one of the names above.
+        path: where; a message queue's name.
+        made: its :func:`identity`.
+    """
+    try:
+        if identity(kind, path) == made:
+            _REMOVERS[kind](path)
+    except OSError:
+        pass  # gone already, or a folder that others use meanwhile
+
+
+def remove_stale(kind: str, path: str, made: str) -> None:
+    """Remove what a process that has died may have left, unless it is somebody's now.
+
+    Args:
+        kind: what it is, one of the names above.
+        path: where; a message queue's name.
+        made: its :func:`identity`; "" if the process died before it could tell. Then only a socket is removed: that
+            one nobody has open any more can be seen.
+    """
+    try:
+        if kind != SOCKET:
+            remove(kind, path, made)
+        elif stat.S_ISSOCK(os.lstat(path).st_mode) and not in_use(path):
+            remove(kind, path, made or identity(kind, path))
+    except OSError:
+        pass
+
+
+def make_way(path: str) -> None:
+    """Remove a socket that nobody has open any more, so that another can be bound there.
+
+    Raises:
+        OSError: what is there is no socket, or it is in use.
+    """
+    if not os.path.lexists(path):
+        return
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        raise FileExistsError(errno.EEXIST, "it exists and is no socket")
+    if in_use(path):
+        raise OSError(errno.EADDRINUSE, "it is in use by another process")
+    os.unlink(path)
+
+
+def in_use(path: str) -> bool:
+    """Whether a process has the socket at the path open.
+
+    Raises:
+        OSError: there is no socket, or whoever it belongs to does not let this process know.
+    """
+    # A datagram socket can ask a listener without being a client that it would have to accept.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return False
+        except OSError as error:
+            if error.errno not in (errno.EPROTOTYPE, errno.EPERM):  # another type; connected to somebody else
+                raise
+    return True
+
+
+def _queue_status(name: str) -> os.stat_result:
+    from . import message_queue
+
+    descriptor = message_queue.open(name, os.O_RDONLY)
+    try:
+        return os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _unlink_queue(name: str) -> None:
+    from . import message_queue
+
+    message_queue.unlink(name)
+
+
+_REMOVERS: dict[str, Callable[[str], None]] = {
+    SOCKET: os.unlink,
+    FIFO: os.unlink,
+    SYMLINK: os.unlink,
+    FOLDER: os.rmdir,
+    QUEUE: _unlink_queue,
+}

@@ -1,0 +1,140 @@
+"""What a pair of units says, whether it was read from files or made of a command line."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Literal
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+Kind = Literal["stream", "datagram", "seqpacket", "fifo", "special", "netlink", "mqueue"]
+Type = Literal["simple", "exec", "notify", "notify-reload"]
+Restart = Literal["no", "always", "on-success", "on-failure", "on-abnormal", "on-abort", "on-watchdog"]
+Access = Literal["none", "main", "exec", "all"]
+
+ACCEPTED = "connection"
+"""The name of what Accept=yes passes, unless FileDescriptorName= says another."""
+
+
+@attrs.frozen
+class Listen:
+    """One line of Listen...=, or one -l.
+
+    Attributes:
+        kind: which of the directives it is.
+        text: the address, path or name, as written and with its specifiers replaced.
+        where: the file and line, ``foobar.socket:4``; nothing for a command line.
+    """
+
+    kind: Kind
+    text: str
+    where: str
+
+
+@attrs.frozen(kw_only=True)
+class SocketUnit:
+    """systemd.socket(5), in so far as a service or a client can observe it. Times in seconds, sizes in bytes."""
+
+    name: str
+    listen: Sequence[Listen]
+    socket_mode: int = 0o666
+    directory_mode: int = 0o755
+    socket_user: str = ""
+    socket_group: str = ""
+    backlog: int = 4096
+    bind_ipv6_only: Literal["default", "both", "ipv6-only"] = "default"
+    free_bind: bool = False
+    reuse_port: bool = False
+    no_delay: bool = False
+    keep_alive: bool = False
+    pass_credentials: bool = False
+    receive_buffer: int | None = None
+    send_buffer: int | None = None
+    message_queue_max_messages: int | None = None
+    message_queue_message_size: int | None = None
+    symlinks: Sequence[str] = ()
+    remove_on_stop: bool = True
+    descriptor_names: Sequence[str] = ()
+    """One for each Listen; empty names are none. Unit files give each socket the same name."""
+    accept: bool = False
+    max_connections: int = 64
+    trigger_limit_interval: float = 2.0
+    trigger_limit_burst: int = 20
+    service: str = ""
+    """The service's name; with Accept=yes the template's, ``foobar@.service``."""
+
+
+@attrs.frozen(kw_only=True)
+class Command:
+    """One command line of Exec...=.
+
+    Attributes:
+        program: what to execute: a path, or a name that is looked up in the PATH.
+        arguments: all of them, argument 0 first, ``$NAME`` not yet replaced.
+        ignore_failure: the prefix ``-``.
+        replace_variables: false with the prefix ``:``.
+        privileged: User= and Group= do not apply to it, the prefixes ``+``, ``!`` and ``!!``.
+    """
+
+    program: str
+    arguments: Sequence[str]
+    ignore_failure: bool = False
+    replace_variables: bool = True
+    privileged: bool = False
+    where: str = ""
+
+
+@attrs.frozen
+class EnvironmentFile:
+    """A file of ``NAME=value`` lines, read at each start; an optional one (prefix ``-``) may be missing."""
+
+    path: str
+    optional: bool
+
+
+@attrs.frozen(kw_only=True)
+class ServiceUnit:
+    """systemd.service(5) and what of systemd.exec(5) a service can observe. Times in seconds, None for infinity."""
+
+    name: str
+    type: Type = "simple"
+    exec_start: Command
+    exec_reload: Sequence[Command] = ()
+    environment: Mapping[str, str] = attrs.field(factory=dict)
+    environment_files: Sequence[EnvironmentFile] = ()
+    working_directory: str | None = None
+    """An absolute path, or ``~`` for the user's home."""
+    working_directory_optional: bool = False
+    user: str = ""
+    group: str = ""
+    standard_input: Literal["null", "socket", "inherit"] = "null"
+    standard_output: Literal["inherit", "null", "socket"] = "inherit"
+    standard_error: Literal["inherit", "null", "socket"] = "inherit"
+    restart: Restart = "no"
+    restart_sec: float | None = 0.1
+    start_limit_interval: float | None = 10.0
+    start_limit_burst: int = 5
+    timeout_start: float | None = 90.0
+    timeout_stop: float | None = 90.0
+    kill_signal: int = signal.SIGTERM
+    watchdog: float | None = None
+    notify_access: Access = "none"
+    store_maximum: int = 0
+
+
+@attrs.frozen
+class Pair:
+    """A socket unit and its service.
+
+    Attributes:
+        service: with Accept=yes it only shows what the template says, for an instance of an example's name.
+        instance: with Accept=yes, gives the service of a connection: its argument is the instance's name, which stands
+            between @ and ``.service``. It raises ValueError if the template cannot be one with this name.
+    """
+
+    socket: SocketUnit
+    service: ServiceUnit
+    instance: Callable[[str], ServiceUnit] | None = None

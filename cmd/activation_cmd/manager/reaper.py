@@ -1,0 +1,91 @@
+"""The end of every child, and of what services leave behind when they end: socket-activate adopts and ends it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from . import launch, processes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .guardian import Guardian
+    from .launch import Child, Start
+
+_PATIENCE = 10.0
+"""Seconds that a process has to end after SIGTERM of which no unit says more."""
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+@attrs.define(eq=False)
+class Reaper:
+    """Starts children and tells when they end. Only this may reap in this process."""
+
+    guardian: Guardian
+    _children: dict[int, Child] = attrs.field(factory=dict, init=False)
+
+    def fork(self, starts: Sequence[Start], *, at_once: bool) -> Child:
+        """As :func:`launch.fork`."""
+        child = launch.fork(starts, self.guardian, at_once=at_once)
+        self._children[child.pid] = child
+        return child
+
+    def owns(self, pid: int) -> bool:
+        """Whether it is a child that was forked here and has not ended."""
+        return pid in self._children or pid == self.guardian.pid
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Reap, until cancelled."""
+        # Processes that lost their parents come to this one, and do not outlive it unseen. prctl(2)
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        with trio.open_signal_receiver(signal.SIGCHLD) as signals:
+            task_status.started()
+            async for _ in signals:
+                while self._reap():
+                    pass
+
+    def _reap(self) -> bool:
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            return False
+        if ended is None:
+            return False
+        if child := self._children.pop(ended.si_pid, None):
+            child.status = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+            child.core = ended.si_code == os.CLD_DUMPED
+            child.exited.set()
+        return True
+
+    async def end_orphans(self) -> None:
+        """End what services have left that could not be told to be theirs."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with trio.move_on_after(_PATIENCE):
+                while left := [found.pid for found in processes.descendants(os.getpid()) if not self.owns(found.pid)]:
+                    for pid in left:
+                        try:
+                            os.kill(pid, number)
+                        except OSError:
+                            pass  # it has just ended
+                    for pid in left:
+                        await gone(pid)
+
+
+async def gone(pid: int) -> None:
+    """Wait for the end of a process that need not be a child."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        await trio.lowlevel.checkpoint()
+        return
+    try:
+        await trio.lowlevel.wait_readable(pidfd)
+    finally:
+        os.close(pidfd)

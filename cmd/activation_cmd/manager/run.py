@@ -1,0 +1,136 @@
+"""socket-activate at work: all sockets first, then the services, until a signal ends them."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from activation_cmd._stdio import say
+
+from .accepting import Accepting
+from .making import MadeSockets
+from .on_demand import OnDemand
+from .reaper import Reaper
+from .service import OWN_VARIABLES, Service, Surroundings
+from .spare import Spare
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+    from typing import TypeAlias
+
+    from .guardian import Guardian
+    from .making import Made
+    from .model import Pair
+
+    Unit: TypeAlias = OnDemand | Accepting
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """What holds for all units of a run.
+
+    Attributes:
+        now: services are started at once, not by their first clients.
+        environment: what services find in theirs.
+        directory: where they run if nothing says; None for here.
+        as_units: they are units of files; else there is one, of a command line.
+        pass_files: false for --inetd.
+        watch: paths; a change in one restarts what runs.
+    """
+
+    now: bool = False
+    environment: Mapping[str, str]
+    directory: str | None = None
+    as_units: bool
+    pass_files: bool = True
+    watch: Sequence[str] = ()
+
+
+async def run(guardian: Guardian, pairs: Sequence[Pair], options: Options) -> int:
+    """Make the sockets and serve them, until a signal comes or every service was given up; return the exit status.
+
+    Raises:
+        OSError: a socket cannot be made.
+        ValueError: a unit says what cannot be done.
+    """
+    reaper = Reaper(guardian)
+    spare = Spare(reaper)
+    with (
+        trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals,
+        ExitStack() as closing,
+    ):
+        async with trio.open_nursery() as background:
+            await background.start(reaper.run)
+            units = _units(pairs, options, reaper, spare, closing)
+            background.start_soon(spare.run)
+            background.start_soon(_obey, signals, units, spare)
+            if options.watch:
+                background.start_soon(_restart_on_change, options.watch, units)
+            async with trio.open_nursery() as nursery:
+                for unit in units:
+                    nursery.start_soon(partial(unit.run, now=options.now))
+            await reaper.end_orphans()
+            background.cancel_scope.cancel()
+    return int(any(unit.failed for unit in units))
+
+
+def _units(pairs: Sequence[Pair], options: Options, reaper: Reaper, spare: Spare, closing: ExitStack) -> Sequence[Unit]:
+    """Make everything that listens, before anything starts."""
+    surroundings = Surroundings(
+        reaper=reaper,
+        environment={name: value for name, value in options.environment.items() if name not in OWN_VARIABLES},
+        directory=options.directory,
+        as_units=options.as_units,
+    )
+    units: list[Unit] = []
+    by_service: dict[str, tuple[MadeSockets, list[Made], list[Pair]]] = {}
+    for pair in pairs:
+        key = pair.socket.name if pair.socket.accept else pair.service.name
+        sockets, made, sharing = by_service.setdefault(key, (MadeSockets(reaper.guardian.announce), [], []))
+        if not sharing:
+            closing.enter_context(sockets)
+        made += sockets.make(pair.socket)
+        sharing.append(pair)
+        for listen in pair.socket.listen:
+            say("socket-activate", f"listening on {listen.text}")
+    for sockets, made, (pair, *_) in by_service.values():
+        if pair.socket.accept:
+            units.append(Accepting(pair, sockets, made, surroundings, options.pass_files))
+            continue
+        files = [(one.name, one.descriptor) for one in made]
+        service = Service(pair.service, surroundings, files, pair.service.name, pass_files=options.pass_files)
+        closing.callback(service.close)
+        triggers = [one.descriptor for one in made]
+        units.append(OnDemand(service, pair.socket, sockets, triggers, spare, patient=not options.as_units))
+    return units
+
+
+async def _obey(signals: AsyncIterator[int], units: Sequence[Unit], spare: Spare) -> None:
+    """SIGHUP reloads what can be reloaded; what else comes stops everything, the second time at once."""
+    stopping = False
+    async for number in signals:
+        if number == signal.SIGHUP and not stopping and any(unit.reloads for unit in units):
+            for unit in units:
+                unit.reload()
+        elif stopping:
+            for unit in units:
+                unit.kill()
+        else:
+            stopping = True
+            spare.close()
+            for unit in units:
+                unit.stop()
+
+
+async def _restart_on_change(paths: Sequence[str], units: Sequence[Unit]) -> None:
+    import watchfiles  # an extra dependency; main() has seen that it is there
+
+    async for changes in watchfiles.awatch(*paths, debounce=400, step=50):
+        say("socket-activate", f"{min(path for _, path in changes)} changed")
+        for unit in units:
+            unit.restart()

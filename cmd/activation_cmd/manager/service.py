@@ -1,0 +1,188 @@
+"""A service: what its starts are made of, and its one life at a time."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import secrets
+from typing import TYPE_CHECKING
+
+import attrs
+
+import activation
+from activation_cmd._stdio import say
+
+from .launch import Account, Start
+from .life import Life
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .launch import Child
+    from .life import Result
+    from .model import ServiceUnit
+    from .reaper import Reaper
+
+# What tells of an activation or a manager, of which socket-activate itself may have been the object.
+OWN_VARIABLES = frozenset(
+    [
+        *("LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_PID"),
+        *("WATCHDOG_USEC", "FDSTORE", "MAINPID", "INVOCATION_ID", "JOURNAL_STREAM", "REMOTE_ADDR", "REMOTE_PORT"),
+        "SYSTEMD_EXEC_PID",
+    ]
+)
+
+
+@attrs.frozen
+class Surroundings:
+    """What all services of a run have in common.
+
+    Attributes:
+        environment: what every service finds in its environment.
+        directory: where it runs if its unit does not say; None for where socket-activate does.
+        as_units: it is told of itself all that systemd tells a unit, not only what a notification needs.
+    """
+
+    reaper: Reaper
+    environment: Mapping[str, str]
+    directory: str | None
+    as_units: bool
+
+
+@attrs.define(eq=False)
+class Service:
+    """A service and what it is passed.
+
+    Attributes:
+        name: for messages.
+        files: its sockets, with their names.
+        standard_socket: what standard streams that say ``socket`` are connected to.
+        variables: what is to be in its environment before all that its unit says.
+        pass_files: false to pass nothing but the standard streams, as inetd did.
+    """
+
+    unit: ServiceUnit
+    surroundings: Surroundings
+    files: Sequence[tuple[str, int]]
+    name: str
+    variables: Mapping[str, str] = attrs.field(factory=dict)
+    pass_files: bool = True
+    store: activation.DescriptorStore = attrs.field(init=False)
+    life: Life | None = attrs.field(default=None, init=False)
+    _receiver: activation.NotifyReceiver | None = attrs.field(init=False)
+    _account: Account | None = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._account = account(self.unit)
+        self.store = activation.DescriptorStore(self.unit.store_maximum)
+        self._receiver = None if self.unit.notify_access == "none" else activation.NotifyReceiver()
+
+    def close(self) -> None:
+        """Let go of the store and the notifications. The files are whoever's made them."""
+        self.store.close()
+        if self._receiver:
+            self._receiver.close()
+
+    def say(self, message: str) -> None:
+        """Print a line about this service."""
+        say("socket-activate", f"{self.name}: {message}")
+
+    def start(self, triggers: Sequence[int] = ()) -> Start:
+        """What the next start needs."""
+        for _, number in self.files:
+            os.set_blocking(number, True)  # as they were made; the last run may have changed what all share
+        unit, with_pid = self.unit, ["SYSTEMD_EXEC_PID"] if self.surroundings.as_units else []
+        environment = {**self.surroundings.environment, "INVOCATION_ID": secrets.token_hex(16)}
+        if self._account and unit.user:
+            environment |= _home(self._account)
+        environment |= {**self.variables, **unit.environment}
+        if self._receiver:
+            environment["NOTIFY_SOCKET"] = self._receiver.address
+            if unit.watchdog:
+                environment["WATCHDOG_USEC"] = str(round(unit.watchdog * 1e6))
+                with_pid.append("WATCHDOG_PID")
+            if unit.store_maximum:
+                environment["FDSTORE"] = str(unit.store_maximum)
+        directory = unit.working_directory or self.surroundings.directory
+        if directory == "~":
+            directory = pwd.getpwuid(self._account.uid if self._account else os.getuid()).pw_dir
+        standard = (unit.standard_input, unit.standard_output, unit.standard_error)
+        return Start(
+            command=unit.exec_start,
+            files=[*self.files, *self.store.files()] if self.pass_files else [],
+            triggers=triggers,
+            environment=environment,
+            environment_files=unit.environment_files,
+            with_pid=with_pid,
+            standard=[{"null": -1, "inherit": None, "socket": self._standard_socket()}[stream] for stream in standard],
+            directory=directory,
+            directory_optional=unit.working_directory_optional,
+            account=self._account,
+        )
+
+    def _standard_socket(self) -> int | None:
+        return self.files[0][1] if self.files else None
+
+    async def live(self, child: Child) -> Result:
+        """Follow a child that has become this service, to its end."""
+        assert child.start
+        identity = f"INVOCATION_ID={child.start.environment['INVOCATION_ID']}".encode()
+        self.life = Life(
+            unit=self.unit,
+            child=child,
+            identity=identity,
+            reaper=self.surroundings.reaper,
+            receiver=self._receiver,
+            store=self.store,
+            control=self._reload_starts,
+            say=self.say,
+        )
+        try:
+            return await self.life.run()
+        finally:
+            self.life = None
+
+    def _reload_starts(self, main: int) -> list[Start]:
+        start = self.start()
+        environment = {**start.environment, "MAINPID": str(main)}
+        if self.life:
+            environment["INVOCATION_ID"] = os.fsdecode(self.life.identity).partition("=")[2]
+        return [
+            attrs.evolve(
+                start, command=command, environment=environment, files=[], with_pid=[], standard=(-1, None, None)
+            )
+            for command in self.unit.exec_reload
+        ]
+
+
+def reloads(unit: ServiceUnit) -> bool:
+    """Whether the unit says how the service is told to read its configuration again."""
+    return unit.type == "notify-reload" or bool(unit.exec_reload)
+
+
+def account(unit: ServiceUnit) -> Account | None:
+    """Whom User= and Group= stand for; None where they say nothing.
+
+    Raises:
+        ValueError: there is no such user, or group.
+    """
+    if not unit.user and not unit.group:
+        return None
+    try:
+        number = int(unit.user) if unit.user.isdecimal() else None if unit.user else os.getuid()
+        user = pwd.getpwnam(unit.user) if number is None else pwd.getpwuid(number)
+    except KeyError:
+        raise ValueError(f"{unit.name}: User={unit.user}: there is no such user") from None
+    try:
+        group = user.pw_gid
+        if unit.group:
+            group = int(unit.group) if unit.group.isdecimal() else grp.getgrnam(unit.group).gr_gid
+    except KeyError:
+        raise ValueError(f"{unit.name}: Group={unit.group}: there is no such group") from None
+    return Account(user.pw_name, user.pw_uid, group, os.getgrouplist(user.pw_name, group))
+
+
+def _home(account: Account) -> dict[str, str]:
+    user = pwd.getpwuid(account.uid)
+    return {"HOME": user.pw_dir, "LOGNAME": user.pw_name, "USER": user.pw_name, "SHELL": user.pw_shell or "/bin/sh"}
