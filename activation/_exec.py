@@ -12,6 +12,7 @@ import _signal  # type: ignore[import-not-found]  # signal without its enums: th
 import errno
 import fcntl
 import os
+import warnings  # noqa: F401  # os.execvpe() imports it, which is too late in a container's root without Python
 
 from ._environment import ActivationError
 from ._files import FIRST, VARIABLES, File, default_name, is_open, open_file_limit, own_pidfd_id
@@ -34,8 +35,11 @@ def exec_process(
     command: Sequence[StrOrBytesPath],
     files: Iterable[Passable],
     *,
+    extra: Iterable[int | HasFileno] = (),
     env: Environment | None = None,
     listen_pid: int | None = None,
+    executable: StrOrBytesPath | None = None,
+    before: Callable[[], object] | None = None,
 ) -> NoReturn:
     """Become ``command``, with ``files`` at descriptors 3, 4, ... and the variables that say so. execve(2).
 
@@ -49,8 +53,14 @@ def exec_process(
         files: what to pass, in order: ``(name, descriptor)`` pairs, where the descriptor is a number or has a
             ``fileno()``, or what :func:`activation.files` returned. The same descriptor may be passed repeatedly. An
             empty name is none; without any name LISTEN_FDNAMES is not set, and without any descriptor no variable is.
+        extra: descriptors that follow those and that no variable tells of, as ``--preserve-fds`` of runc(8) has them.
         env: the whole environment of ``command``; by default this process's. The four variables in it are replaced.
-        listen_pid: the value of LISTEN_PID, where it is not this process's number as ``command`` will see it.
+        listen_pid: the value of LISTEN_PID, where it is not this process's number as ``command`` will see it. Only
+            without it LISTEN_PIDFDID is set too.
+        executable: the program, where it is not the first of ``command``, which it finds as its argument 0.
+        before: called when all is in place and nothing but the exec is left: to wait there for the first client, say.
+            The numbers of what is passed mean what ``command`` will find there, then. What it raises is raised, with
+            everything as before.
 
     Raises:
         OSError: ``command`` does not exist or may not run, or a descriptor is not open. Nothing has changed.
@@ -61,19 +71,23 @@ def exec_process(
     if isinstance(command, (str, bytes)) or not command:
         raise TypeError(f"command is {command!r}; expected a sequence: the program and its arguments")
     arguments = [os.fspath(argument) for argument in command]
+    program = arguments[0] if executable is None else os.fspath(executable)
     names, descriptors = named_descriptors(files)
+    descriptors += named_descriptors(("", item) for item in extra)[1]
     environment = base_environment(env)
-    pid = os.getpid()
-    # The inode number tells of this process; whoever names another one knows better who will read the variables.
-    pidfd_id = own_pidfd_id() if listen_pid in (None, pid) else None
-    environment |= activation_variables(names, pid if listen_pid is None else listen_pid, pidfd_id)
+    # The inode number tells of this process; whoever names the process knows better who will read the variables.
+    pid, pidfd_id = (os.getpid(), own_pidfd_id()) if listen_pid is None else (listen_pid, None)
+    environment |= activation_variables(names, pid, pidfd_id)
 
     signals = DefaultSignals(not_ignored=True)
     table = _Table(FIRST + len(descriptors))
     try:
         signals.set()
         table.place(descriptors)
-        os.execvpe(arguments[0], arguments, environment)
+        if before:
+            before()
+        # execvpe() alone would do; this way a client that waits for it waits less.
+        (os.execve if os.path.dirname(program) else os.execvpe)(program, arguments, environment)
     finally:
         # Only reached if the exec failed.
         table.restore()

@@ -20,7 +20,7 @@ import activation
 from activation._exec import SPARE, plan_moves
 from activation._files import File
 
-from .children import inode, no_leak, open_descriptors, tcp_listener, udp_socket
+from .children import inode, no_leak, open_descriptors, output, tcp_listener, udp_socket
 
 if TYPE_CHECKING:
     import socket
@@ -391,6 +391,43 @@ options = {"listen_pid": 1, "env": {**os.environ, "HOME": "/container"}}
     assert shown["env"] == {"LISTEN_PID": "1", "LISTEN_FDS": "2", "LISTEN_FDNAMES": "b:a"}
     assert shown["home"] == "/container"
     assert shown["numbers"] == [0, 1, 2, 3, 4]
+
+
+def test_argument_0_may_be_another_than_the_program() -> None:
+    code = f"""
+import activation
+activation.exec_process(["another", "-c", "import sys; print(sys.orig_argv[0])"], [], executable={sys.executable!r})
+"""
+    assert output(code) == "another"
+
+
+def test_before_the_exec_the_descriptors_are_in_place_already() -> None:
+    code = """
+import os, activation
+mine = os.pipe()[0]
+def before():
+    assert os.fstat(3).st_ino == inode
+    os.write(1, b"waited ")
+inode = os.fstat(mine).st_ino
+activation.exec_process(["echo", "became"], [("a", mine), ("b", 0)], before=before)
+"""
+    assert output(code) == "waited became"
+
+
+def test_what_is_raised_before_the_exec_leaves_everything_as_it_was() -> None:
+    code = """
+import os, signal, activation
+def identities():
+    return {name: os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")[:-1]}
+signal.signal(signal.SIGTERM, lambda *_: None)
+pipe, handler = os.pipe(), signal.getsignal(signal.SIGTERM)
+before = identities()
+try:
+    activation.exec_process(["true"], [("a", pipe[1])], before=lambda: 1 / 0)
+except ZeroDivisionError:
+    print(identities() == before, signal.getsignal(signal.SIGTERM) is handler)
+"""
+    assert output(code) == "True True"
 
 
 def test_files_after_an_exec_finds_its_own_pidfd_number() -> None:
