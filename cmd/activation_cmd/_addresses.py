@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import ExitStack
-from typing import Any, Self
-
-import attrs
-import trio
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from ._stdio import reason
 from .manager import leftovers
+
+if TYPE_CHECKING:
+    import trio
 
 ANY_CID = 0xFFFFFFFF
 """VMADDR_CID_ANY of vsock(7): whichever number this machine has."""
@@ -19,8 +19,7 @@ ANY_CID = 0xFFFFFFFF
 FORMS = "a path, @abstract, port, host:port, [v6]:port or vsock:cid:port"
 
 
-@attrs.frozen
-class Address:
+class Address(NamedTuple):
     """Where to connect to or to listen.
 
     Attributes:
@@ -84,6 +83,8 @@ async def connect(address: Address) -> trio.SocketStream:
     Raises:
         OSError: nothing does, or it cannot be reached.
     """
+    import trio  # socket-activate reads addresses where it must be light
+
     if address.family == socket.AF_UNSPEC:
         host, port = address.where
         return await trio.open_tcp_stream(host or "localhost", port)

@@ -16,7 +16,8 @@ def open_missing() -> None:
 def say(program: str, message: str) -> None:
     """Print one line on standard error. Whether anybody reads it makes no difference to what the command does."""
     try:
-        print(f"{program}: {message}", file=sys.stderr, flush=True)
+        # One write, also where standard error is not buffered, or the lines of several writers run into each other.
+        print(f"{program}: {message}\n", end="", file=sys.stderr, flush=True)
     except (OSError, ValueError):
         pass
 

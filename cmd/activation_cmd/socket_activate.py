@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
 import os
-import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from ._addresses import FORMS
 from ._stdio import open_missing, reason, say
+from .manager.executor import Executor
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Mapping, Sequence
 
     from .manager.model import Kind, Pair
@@ -45,6 +43,19 @@ class _ExitError(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
+    open_missing()
+    # Before anything large is imported: what is forked from it is to be small.
+    with Executor() as executor:
+        try:
+            return _run(argv, executor)
+        except _ExitError as end:
+            return end.status
+        except (OSError, ValueError) as error:
+            say(PROGRAM, reason(error))
+            return 1
+
+
+def _run(argv: Sequence[str] | None, executor: Executor) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     files = [] if arguments.listen else _files(parser, arguments)
@@ -52,18 +63,42 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_usage(arguments, files)
     except ValueError as error:
         parser.error(str(error))
-    open_missing()
+    pairs, environment = _of_files(files, arguments) if files else _of_addresses(parser, arguments)
+    if arguments.check:
+        from .manager.check import describe
+
+        print(*describe(pairs, environment), sep="\n")
+        return 0
+    if arguments.once:
+        from .manager import once
+
+        return once.run(pairs[0], environment, now=arguments.now, inetd=arguments.inetd)
+    import trio
+
+    from .manager.run import Options, run
+
+    options = Options(
+        now=arguments.now,
+        environment=environment,
+        directory="/" if files else None,
+        as_units=bool(files),
+        pass_files=not arguments.inetd,
+        watch=arguments.watch,
+    )
     try:
-        pairs, environment = _of_files(files, arguments) if files else _of_addresses(parser, arguments)
-        return _run(pairs, environment, arguments, as_units=bool(files))
-    except _ExitError as end:
-        return end.status
-    except (OSError, ValueError) as error:
-        say(PROGRAM, reason(error))
-        return 1
+        return trio.run(run, executor, pairs, options)
+    except ExceptionGroup as group:
+        if known := group.subgroup((OSError, ValueError)):
+            say(PROGRAM, reason(known))
+            return 1
+        raise
 
 
 def _parser() -> argparse.ArgumentParser:
+    import argparse
+
+    from ._addresses import FORMS
+
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description=DESCRIPTION,
@@ -139,11 +174,17 @@ def _check_usage(arguments: argparse.Namespace, files: Sequence[str]) -> None:
         raise ValueError("--accept starts a COMMAND for each connection, --once only one; expected one of them")
     if arguments.inetd and len(arguments.listen or []) != 1:
         raise ValueError(f"--inetd passes one socket, not {len(arguments.listen)}")
-    if arguments.watch and importlib.util.find_spec("watchfiles") is None:
+    if arguments.watch and not _is_installed("watchfiles"):
         raise ValueError("--watch needs watchfiles; install it with: pip install 'trio-activation[watch]'")
     for path in arguments.watch:
         if not os.path.exists(path):
             raise ValueError(f"--watch {path}: there is no such file")
+
+
+def _is_installed(module: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(module) is not None
 
 
 def _of_addresses(
@@ -161,6 +202,8 @@ def _of_addresses(
         environment = command_line.environment(arguments.setenv, clean=arguments.clean_env)
     except ValueError as error:
         parser.error(str(error))
+    import shutil
+
     if not shutil.which(command[0], path=environment.get("PATH", os.defpath)):
         found = os.path.exists(command[0])
         say(PROGRAM, f"{command[0]}: {'it may not run' if found else 'there is no such program'}")
@@ -178,40 +221,6 @@ def _of_files(files: Sequence[str], arguments: argparse.Namespace) -> tuple[list
     if any(problem.level == "error" for problem in problems):
         raise _ExitError(1)
     return pairs, command_line.unit_environment(arguments.setenv, clean=arguments.clean_env)
-
-
-def _run(pairs: list[Pair], environment: Mapping[str, str], arguments: argparse.Namespace, *, as_units: bool) -> int:
-    if arguments.check:
-        from .manager.check import describe
-
-        print(*describe(pairs, environment), sep="\n")
-        return 0
-    if arguments.once:
-        from .manager import once
-
-        return once.run(pairs[0], environment, now=arguments.now, inetd=arguments.inetd)
-    from .manager.guardian import Guardian
-
-    with Guardian() as guardian:
-        import trio
-
-        from .manager.run import Options, run
-
-        options = Options(
-            now=arguments.now,
-            environment=environment,
-            directory="/" if as_units else None,
-            as_units=as_units,
-            pass_files=not arguments.inetd,
-            watch=arguments.watch,
-        )
-        try:
-            return trio.run(run, guardian, pairs, options)
-        except ExceptionGroup as group:
-            if known := group.subgroup((OSError, ValueError)):
-                say(PROGRAM, reason(known))
-                return 1
-            raise
 
 
 if __name__ == "__main__":

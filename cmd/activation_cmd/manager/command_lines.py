@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from .expansion import expanded
 from .model import Command
-from .syntax import WHITESPACE, words
+from .syntax import words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,11 +16,6 @@ if TYPE_CHECKING:
 
 _PREFIXES = re.compile("[-@:+!]*")
 _PRIVILEGED: Final = ("", "+", "!", "!!")
-_BRACED = re.compile(r"\$\$|\$\{([^}:]*)\}")
-_PIECE = re.compile(
-    r"""(?P<space> [ \t\n\r]+ ) | (?P<quote> ["'] ) | \\(?P<escaped> .? ) | [^ \t\n\r"'\\]+""",
-    re.VERBOSE | re.DOTALL,
-)
 
 
 def commands(value: str, replace: Callable[[str], str], where: str) -> list[Command]:
@@ -80,39 +76,5 @@ def unknown_escapes(value: str) -> list[str]:
 
 
 def expand(command: Command, environment: Mapping[str, str]) -> list[str]:
-    """Return the arguments, argument 0 first, with variables replaced.
-
-    ``${NAME}`` is replaced in place, ``$NAME`` as a word of its own by the variable's words, ``$$`` by one ``$``. A
-    variable that is not set is empty.
-    """
-    if not command.replace_variables:
-        return list(command.arguments)
-    expanded: list[str] = []
-    for argument in command.arguments:
-        if argument.startswith("$") and argument[1:2] not in ("$", "{"):
-            expanded += _split_variable(environment.get(argument[1:], ""))
-        else:
-            expanded.append(_BRACED.sub(lambda match: _replaced(match, environment), argument))
-    return expanded
-
-
-def _replaced(match: re.Match[str], environment: Mapping[str, str]) -> str:
-    return "$" if match[1] is None else environment.get(match[1], "")
-
-
-def _split_variable(value: str) -> list[str]:
-    """Split at white space but in quotes; a backslash takes the next character as it is, and nothing is an error."""
-    found: list[str] = []
-    begun, quote = False, ""
-    for piece in _PIECE.finditer(value.strip(WHITESPACE)):
-        if piece["space"] and not quote:
-            begun = False
-            continue
-        if not begun:
-            found.append("")
-            begun = True
-        if piece["quote"] and quote in ("", piece["quote"]):
-            quote = "" if quote else piece["quote"]
-        else:
-            found[-1] += piece[0] if piece["escaped"] is None else piece["escaped"]
-    return found
+    """Return the arguments, argument 0 first, with variables replaced."""
+    return expanded(command.arguments, environment) if command.replace_variables else list(command.arguments)

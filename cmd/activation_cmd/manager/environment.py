@@ -66,19 +66,19 @@ def _unescaped(plain: str) -> str:
     return "".join(texts)
 
 
-def read_environment_files(files: Iterable[EnvironmentFile]) -> dict[str, str]:
+def read_environment_files(files: Iterable[EnvironmentFile | tuple[str, bool]]) -> dict[str, str]:
     """Read the files that there are now; a path may have wildcards, glob(7).
 
     Raises:
         OSError: one cannot be read that has to be.
     """
     variables: dict[str, str] = {}
-    for file in files:
-        for path in sorted(glob.glob(file.path)) or [file.path]:
+    for pattern, optional in files:
+        for path in sorted(glob.glob(pattern)) or [pattern]:
             try:
                 with open(path, encoding="utf-8", errors="surrogateescape", newline="") as opened:
                     variables |= read_environment_file(opened.read())
             except OSError:
-                if not file.optional:
+                if not optional:
                     raise
     return variables

@@ -1,6 +1,6 @@
 """What a socket unit leaves in the file system, and its careful removal.
 
-Standard library only, and as little of it as can be: the guardian lives in this, and foobard's start pays for it.
+Standard library only, and as little of it as can be: the executor lives in this, and foobard's start pays for it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# All of them are told by their names, which is also how the guardian hears of them.
+# All of them are told by their names, which is also how the executor hears of them.
 SOCKET, FIFO, SYMLINK, FOLDER, QUEUE = "socket", "fifo", "symlink", "folder", "mqueue"
 
 

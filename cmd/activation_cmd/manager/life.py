@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from activation import DescriptorStore, Notification, NotifyReceiver
 
-    from .launch import Child, Start
+    from .execute import Start
+    from .launch import Child
     from .model import ServiceUnit
     from .reaper import Reaper
 
@@ -65,7 +66,6 @@ class Life:
     async def run(self) -> Result:
         """Live; return how it ended."""
         self._main = self.child.pid
-        self.reaper.guardian.guard(self.child.pid, os.fsdecode(self.identity))
         self._watchdog_time = self.unit.watchdog or NEVER
         self._set_deadline(self.unit.timeout_start)
         async with trio.open_nursery() as self._nursery:
@@ -78,7 +78,7 @@ class Life:
             await self._end_the_rest()
             self._nursery.cancel_scope.cancel()
         self.state = "dead"
-        self.reaper.guardian.release(self.child.pid)
+        self.reaper.executor.release(self.child.pid)
         return self.result
 
     async def _follow_start(self) -> None:
@@ -295,7 +295,7 @@ class Life:
             self._nursery.start_soon(self._run_reload)
 
     async def _run_reload(self) -> None:
-        for start in self.control(self._main):
+        for command, start in zip(self.unit.exec_reload, self.control(self._main), strict=True):
             helper = self.reaper.fork([start], at_once=True)
             self._helpers.append(helper)
             with trio.move_on_after(NEVER if self.unit.timeout_start is None else self.unit.timeout_start) as patience:
@@ -307,9 +307,9 @@ class Life:
                 _send(helper.pid, signal.SIGKILL)
                 await helper.exited.wait()
             self._helpers.remove(helper)
-            self.reaper.guardian.release(helper.pid)
-            if helper.status and not start.command.ignore_failure:
-                self.say(f"ExecReload= failed: {start.command.program} ended with status {helper.status}")
+            self.reaper.executor.release(helper.pid)
+            if helper.status and not command.ignore_failure:
+                self.say(f"ExecReload= failed: {command.program} ended with status {helper.status}")
                 return
 
     def _end(self, number: int, *, only_main: bool = False) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import attrs
 
@@ -87,8 +87,7 @@ class Command:
     where: str = ""
 
 
-@attrs.frozen
-class EnvironmentFile:
+class EnvironmentFile(NamedTuple):
     """A file of ``NAME=value`` lines, read at each start; an optional one (prefix ``-``) may be missing."""
 
     path: str

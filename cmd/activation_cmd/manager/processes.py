@@ -1,4 +1,4 @@
-"""What the kernel tells of processes, in /proc. Standard library only: the guardian lives in this."""
+"""What the kernel tells of processes, in /proc. Standard library only: the executor lives in this."""
 
 from __future__ import annotations
 

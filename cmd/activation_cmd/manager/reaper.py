@@ -15,8 +15,9 @@ from . import launch, processes
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .guardian import Guardian
-    from .launch import Child, Start
+    from .execute import Start
+    from .executor import Executor
+    from .launch import Child
 
 _PATIENCE = 10.0
 """Seconds that a process has to end after SIGTERM of which no unit says more."""
@@ -28,18 +29,18 @@ _PR_SET_CHILD_SUBREAPER = 36
 class Reaper:
     """Starts children and tells when they end. Only this may reap in this process."""
 
-    guardian: Guardian
+    executor: Executor
     _children: dict[int, Child] = attrs.field(factory=dict, init=False)
 
     def fork(self, starts: Sequence[Start], *, at_once: bool) -> Child:
         """As :func:`launch.fork`."""
-        child = launch.fork(starts, self.guardian, at_once=at_once)
+        child = launch.fork(starts, self.executor, at_once=at_once)
         self._children[child.pid] = child
         return child
 
     def owns(self, pid: int) -> bool:
         """Whether it is a child that was forked here and has not ended."""
-        return pid in self._children or pid == self.guardian.pid
+        return pid in self._children or pid == self.executor.pid
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Reap, until cancelled."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
     from typing import TypeAlias
 
-    from .guardian import Guardian
+    from .executor import Executor
     from .making import Made
     from .model import Pair
 
@@ -51,14 +51,14 @@ class Options:
     watch: Sequence[str] = ()
 
 
-async def run(guardian: Guardian, pairs: Sequence[Pair], options: Options) -> int:
+async def run(executor: Executor, pairs: Sequence[Pair], options: Options) -> int:
     """Make the sockets and serve them, until a signal comes or every service was given up; return the exit status.
 
     Raises:
         OSError: a socket cannot be made.
         ValueError: a unit says what cannot be done.
     """
-    reaper = Reaper(guardian)
+    reaper = Reaper(executor)
     spare = Spare(reaper)
     with (
         trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals,
@@ -91,7 +91,7 @@ def _units(pairs: Sequence[Pair], options: Options, reaper: Reaper, spare: Spare
     by_service: dict[str, tuple[MadeSockets, list[Made], list[Pair]]] = {}
     for pair in pairs:
         key = pair.socket.name if pair.socket.accept else pair.service.name
-        sockets, made, sharing = by_service.setdefault(key, (MadeSockets(reaper.guardian.announce), [], []))
+        sockets, made, sharing = by_service.setdefault(key, (MadeSockets(reaper.executor.announce), [], []))
         if not sharing:
             closing.enter_context(sockets)
         made += sockets.make(pair.socket)

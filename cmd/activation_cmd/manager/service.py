@@ -13,7 +13,8 @@ import attrs
 import activation
 from activation_cmd._stdio import say
 
-from .launch import Account, Start
+from .execute import Start
+from .executor import IDENTITY
 from .life import Life
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Service:
         for _, number in self.files:
             os.set_blocking(number, True)  # as they were made; the last run may have changed what all share
         unit, with_pid = self.unit, ["SYSTEMD_EXEC_PID"] if self.surroundings.as_units else []
-        environment = {**self.surroundings.environment, "INVOCATION_ID": secrets.token_hex(16)}
+        environment = {**self.surroundings.environment, IDENTITY: secrets.token_hex(16)}
         if self._account and unit.user:
             environment |= _home(self._account)
         environment |= {**self.variables, **unit.environment}
@@ -108,8 +109,11 @@ class Service:
         if directory == "~":
             directory = pwd.getpwuid(self._account.uid if self._account else os.getuid()).pw_dir
         standard = (unit.standard_input, unit.standard_output, unit.standard_error)
+        command = unit.exec_start
         return Start(
-            command=unit.exec_start,
+            program=command.program,
+            arguments=command.arguments,
+            replace_variables=command.replace_variables,
             files=[*self.files, *self.store.files()] if self.pass_files else [],
             triggers=triggers,
             environment=environment,
@@ -118,7 +122,7 @@ class Service:
             standard=[{"null": -1, "inherit": None, "socket": self._standard_socket()}[stream] for stream in standard],
             directory=directory,
             directory_optional=unit.working_directory_optional,
-            account=self._account,
+            account=None if command.privileged or not self._account else attrs.astuple(self._account, recurse=False),
         )
 
     def _standard_socket(self) -> int | None:
@@ -127,7 +131,7 @@ class Service:
     async def live(self, child: Child) -> Result:
         """Follow a child that has become this service, to its end."""
         assert child.start
-        identity = f"INVOCATION_ID={child.start.environment['INVOCATION_ID']}".encode()
+        identity = f"{IDENTITY}={child.start.environment[IDENTITY]}".encode()
         self.life = Life(
             unit=self.unit,
             child=child,
@@ -147,10 +151,17 @@ class Service:
         start = self.start()
         environment = {**start.environment, "MAINPID": str(main)}
         if self.life:
-            environment["INVOCATION_ID"] = os.fsdecode(self.life.identity).partition("=")[2]
+            environment[IDENTITY] = os.fsdecode(self.life.identity).partition("=")[2]
         return [
-            attrs.evolve(
-                start, command=command, environment=environment, files=[], with_pid=[], standard=(-1, None, None)
+            start._replace(
+                program=command.program,
+                arguments=command.arguments,
+                replace_variables=command.replace_variables,
+                account=None if command.privileged else start.account,
+                environment=environment,
+                files=[],
+                with_pid=[],
+                standard=(-1, None, None),
             )
             for command in self.unit.exec_reload
         ]
@@ -159,6 +170,16 @@ class Service:
 def reloads(unit: ServiceUnit) -> bool:
     """Whether the unit says how the service is told to read its configuration again."""
     return unit.type == "notify-reload" or bool(unit.exec_reload)
+
+
+@attrs.frozen
+class Account:
+    """Whom a program runs as."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: Sequence[int]
 
 
 def account(unit: ServiceUnit) -> Account | None:

@@ -12,7 +12,7 @@ from activation_cmd._stdio import reason, say
 from .launch import Child
 
 if TYPE_CHECKING:
-    from .launch import Start
+    from .execute import Start
     from .reaper import Reaper
 
 _PAUSE = 1.0
@@ -24,7 +24,7 @@ class Spare:
     """Keeps a child waiting, and tells each service of the one that has become it."""
 
     reaper: Reaper
-    _waiting: dict[Start, trio.MemorySendChannel[Child | None]] = attrs.field(factory=dict, init=False)
+    _waiting: dict[int, tuple[Start, trio.MemorySendChannel[Child | None]]] = attrs.field(factory=dict, init=False)
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
     _closed: bool = attrs.field(default=False, init=False)
 
@@ -33,7 +33,7 @@ class Spare:
         if self._closed:
             return None
         send, receive = trio.open_memory_channel[Child | None](1)
-        self._waiting[start] = send
+        self._waiting[id(start)] = start, send
         self._changed.set()
         return await receive.receive()
 
@@ -50,20 +50,21 @@ class Spare:
                 await self._changed.wait()
                 continue
             try:
-                child = self.reaper.fork(list(self._waiting), at_once=False)
+                child = self.reaper.fork([start for start, _ in self._waiting.values()], at_once=False)
             except OSError as error:
                 say("socket-activate", f"nothing can be started now: {reason(error)}")
                 await trio.sleep(_PAUSE)
                 continue
             await self._settled(child)
             if child.start:
-                self._waiting.pop(child.start).send_nowait(child)
+                _, send = self._waiting.pop(id(child.start))
+                send.send_nowait(child)
                 continue
             await child.exited.wait()
-            self.reaper.guardian.release(child.pid)
+            self.reaper.executor.release(child.pid)
             if not self._changed.is_set():
                 await trio.sleep(_PAUSE)  # somebody else ended it
-        for send in self._waiting.values():
+        for _, send in self._waiting.values():
             send.send_nowait(None)
         self._waiting.clear()
 

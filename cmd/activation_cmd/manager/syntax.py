@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import attrs
 
+from .expansion import WHITESPACE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 Level = Literal["error", "warning", "note"]
 
-WHITESPACE: Final = " \t\n\r"
 LONGEST_LINE: Final = 1 << 20
 
 _LINE_END = re.compile(r"\r\n|\n\r|[\n\r\0]")

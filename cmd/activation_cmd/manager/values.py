@@ -11,7 +11,7 @@ import re
 import signal
 from typing import TYPE_CHECKING, Final
 
-from .syntax import WHITESPACE
+from .expansion import WHITESPACE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,7 +134,7 @@ def message_queue(text: str) -> str:
 
 def netlink(text: str) -> str:
     """A netlink family and, if any, a multicast group."""
-    if not re.fullmatch(r"[a-z][a-z0-9-]*([ \t]+[0-9]{1,10})?", text):
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*([ \t]+[0-9]{1,10})?", text):
         raise ValueError('expected a netlink family and perhaps a group, such as "kobject-uevent 1"')
     return text
 
