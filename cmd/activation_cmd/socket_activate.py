@@ -72,6 +72,7 @@ def _run(argv: Sequence[str] | None, executor: Executor) -> int:
     if arguments.once:
         from .manager import once
 
+        executor.close()  # a COMMAND expects no children that it did not start
         return once.run(pairs[0], environment, now=arguments.now, inetd=arguments.inetd)
     import trio
 

@@ -51,6 +51,10 @@ class Executor:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it."""
         self._socket.close()
         try:
             os.waitpid(self.pid, 0)

@@ -49,10 +49,10 @@ def remove_stale(kind: str, path: str, made: str) -> None:
             one nobody has open any more can be seen.
     """
     try:
-        if kind != SOCKET:
-            remove(kind, path, made)
-        elif stat.S_ISSOCK(os.lstat(path).st_mode) and not in_use(path):
-            remove(kind, path, made or identity(kind, path))
+        if made:
+            remove(kind, path, made)  # also while services of the dead process still end and hold it
+        elif kind == SOCKET and stat.S_ISSOCK(os.lstat(path).st_mode) and not in_use(path):
+            remove(kind, path, identity(kind, path))
     except OSError:
         pass
 
