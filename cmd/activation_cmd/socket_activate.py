@@ -43,6 +43,9 @@ class _ExitError(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
+    if sys.platform != "linux":
+        say(PROGRAM, "it needs Linux: epoll, memfd_create and subreapers")
+        return 1
     open_missing()
     # Before anything large is imported: what is forked from it is to be small.
     with Executor() as executor:
@@ -53,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (OSError, ValueError) as error:
             say(PROGRAM, reason(error))
             return 1
+        except KeyboardInterrupt:
+            return 130  # before the signals are heard
 
 
 def _run(argv: Sequence[str] | None, executor: Executor) -> int:
@@ -83,7 +88,6 @@ def _run(argv: Sequence[str] | None, executor: Executor) -> int:
         environment=environment,
         directory="/" if files else None,
         as_units=bool(files),
-        pass_files=not arguments.inetd,
         watch=arguments.watch,
     )
     try:
@@ -110,9 +114,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument_group("addresses").add_argument
     add("-l", "--listen", action="append", metavar="ADDR", type=_listen(None), help=f"where to listen: {FORMS}")
-    for option, kind in (("datagram", "datagram"), ("sequential-packet", "seqpacket"), ("fifo", "fifo")):
-        explanation = {"metavar": "ADDR", "help": f"as --listen, a {kind} whatever the others are"}
-        add(f"--listen-{option}", dest="listen", action="append", type=_listen(kind), **explanation)  # type: ignore[arg-type]
+    others: list[tuple[str, Kind, str]] = [
+        ("datagram", "datagram", "the same for a socket of datagrams, beside others"),
+        ("sequential-packet", "seqpacket", "the same for a socket of sequential packets, beside others"),
+        ("fifo", "fifo", "a path for a FIFO"),
+    ]
+    for option, kind, explanation in others:
+        add(f"--listen-{option}", dest="listen", action="append", metavar="ADDR", type=_listen(kind), help=explanation)
     add("-d", "--datagram", action="store_true", help="--listen makes sockets for datagrams")
     add("--seqpacket", action="store_true", help="--listen makes sockets for sequential packets")
     add("-a", "--accept", action="store_true", help="accept, and start a COMMAND for each connection")

@@ -35,14 +35,12 @@ class Accepting:
 
     Attributes:
         failed: it was given up, and its sockets are closed.
-        pass_files: false to pass the connection as the standard streams alone.
     """
 
     pair: Pair
     sockets: MadeSockets
     made: Sequence[Made]
     surroundings: Surroundings
-    pass_files: bool = True
     failed: bool = attrs.field(default=False, init=False)
     _services: list[Service] = attrs.field(factory=list, init=False)
     _triggered: RateLimit = attrs.field(init=False)
@@ -127,7 +125,6 @@ class Accepting:
                 [(made.name or ACCEPTED, connection.fileno())],
                 unit.name,
                 variables=_peer(connection),
-                pass_files=self.pass_files,
             )
         except (ValueError, OSError) as error:
             say("socket-activate", f"{self.pair.socket.name}: a connection was dropped: {reason(error)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+import signal
 import socket
 import struct
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
@@ -37,7 +38,9 @@ class Start(NamedTuple):
         environment_files: each with whether it may be missing.
         with_pid: the names of variables whose value is to be the child's number.
         standard: descriptors for 0, 1 and 2; None leaves them as they are, -1 is /dev/null.
-        account: user's name, uid, gid and all groups to change to; None for no change.
+        groups: to change to; None for no change.
+        account: user's name, uid and gid to change to; None for no change.
+        ignore_sigpipe: as IgnoreSIGPIPE= has it for services; the default action otherwise.
     """
 
     program: str
@@ -51,7 +54,9 @@ class Start(NamedTuple):
     standard: Sequence[int | None] = (-1, None, None)
     directory: str | None = None
     directory_optional: bool = False
-    account: tuple[str, int, int, Sequence[int]] | None = None
+    groups: Sequence[int] | None = None
+    account: tuple[str, int, int] | None = None
+    ignore_sigpipe: bool = False
 
     def descriptors(self) -> set[int]:
         """All that it refers to."""
@@ -138,12 +143,18 @@ def _execute(start: Start, first_client: Callable[[], object] | None = None) -> 
     except OSError as error:
         raise _StartError(RESOURCES, f"cannot read the EnvironmentFile= {reason(error)}") from None
     environment |= dict.fromkeys(start.with_pid, str(os.getpid()))
-    arguments = expanded(start.arguments, environment) if start.replace_variables else start.arguments
+    arguments = start.arguments
+    if start.replace_variables:
+        arguments = expanded(arguments, environment | _activation_variables(start.files))
     _redirect(start.standard)
 
     def before() -> None:
         if first_client:
             first_client()
+        if start.ignore_sigpipe:
+            signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        if start.groups is not None:
+            _set_groups(start.groups)
         if start.account:
             _switch(*start.account)
         if start.directory is not None:
@@ -160,7 +171,7 @@ def _redirect(standard: Sequence[int | None]) -> None:
     try:
         for target, number in enumerate(standard):
             if number is not None:
-                source = os.open(os.devnull, os.O_RDWR) if number < 0 else number
+                source = os.open(os.devnull, os.O_WRONLY if target else os.O_RDONLY) if number < 0 else number
                 os.dup2(source, target)
                 if number < 0 and source != target:
                     os.close(source)
@@ -168,9 +179,24 @@ def _redirect(standard: Sequence[int | None]) -> None:
         raise _StartError(STDIN, f"cannot redirect the standard streams: {reason(error)}") from None
 
 
-def _switch(name: str, uid: int, gid: int, groups: Sequence[int]) -> None:
+def _activation_variables(files: Sequence[tuple[str, int]]) -> dict[str, str]:
+    """What the exec will set: command lines may have it, too."""
+    if not files:
+        return {}
+    names = ":".join(name for name, _ in files)
+    variables = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(files))}
+    return variables | ({"LISTEN_FDNAMES": names} if names.strip(":") else {})
+
+
+def _set_groups(groups: Sequence[int]) -> None:
     try:
         os.setgroups(groups)
+    except OSError as error:
+        raise _StartError(GROUP, f"cannot change to the groups {groups}: {reason(error)}") from None
+
+
+def _switch(name: str, uid: int, gid: int) -> None:
+    try:
         os.setgid(gid)
     except OSError as error:
         raise _StartError(GROUP, f"cannot change to the group of {name}: {reason(error)}") from None

@@ -39,7 +39,6 @@ class Options:
         environment: what services find in theirs.
         directory: where they run if nothing says; None for here.
         as_units: they are units of files; else there is one, of a command line.
-        pass_files: false for --inetd.
         watch: paths; a change in one restarts what runs.
     """
 
@@ -47,7 +46,6 @@ class Options:
     environment: Mapping[str, str]
     directory: str | None = None
     as_units: bool
-    pass_files: bool = True
     watch: Sequence[str] = ()
 
 
@@ -100,10 +98,10 @@ def _units(pairs: Sequence[Pair], options: Options, reaper: Reaper, spare: Spare
             say("socket-activate", f"listening on {listen.text}")
     for sockets, made, (pair, *_) in by_service.values():
         if pair.socket.accept:
-            units.append(Accepting(pair, sockets, made, surroundings, options.pass_files))
+            units.append(Accepting(pair, sockets, made, surroundings))
             continue
         files = [(one.name, one.descriptor) for one in made]
-        service = Service(pair.service, surroundings, files, pair.service.name, pass_files=options.pass_files)
+        service = Service(pair.service, surroundings, files, pair.service.name)
         closing.callback(service.close)
         triggers = [one.descriptor for one in made]
         units.append(OnDemand(service, pair.socket, sockets, triggers, spare, patient=not options.as_units))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .launch import Child
     from .life import Result
-    from .model import ServiceUnit
+    from .model import Command, ServiceUnit
     from .reaper import Reaper
 
 # What tells of an activation or a manager, of which socket-activate itself may have been the object.
@@ -33,6 +33,10 @@ OWN_VARIABLES = frozenset(
         "SYSTEMD_EXEC_PID",
     ]
 )
+
+
+NOBODY = 65534
+"""The user that has nothing, whatever the table of users says."""
 
 
 @attrs.frozen
@@ -60,7 +64,6 @@ class Service:
         files: its sockets, with their names.
         standard_socket: what standard streams that say ``socket`` are connected to.
         variables: what is to be in its environment before all that its unit says.
-        pass_files: false to pass nothing but the standard streams, as inetd did.
     """
 
     unit: ServiceUnit
@@ -68,13 +71,15 @@ class Service:
     files: Sequence[tuple[str, int]]
     name: str
     variables: Mapping[str, str] = attrs.field(factory=dict)
-    pass_files: bool = True
     store: activation.DescriptorStore = attrs.field(init=False)
     life: Life | None = attrs.field(default=None, init=False)
     _receiver: activation.NotifyReceiver | None = attrs.field(init=False)
     _account: Account | None = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        streams = (self.unit.standard_input, self.unit.standard_output, self.unit.standard_error)
+        if "socket" in streams and len(self.files) != 1:
+            raise ValueError(f"{self.unit.name}: standard streams can be one socket, not {len(self.files)}")
         self._account = account(self.unit)
         self.store = activation.DescriptorStore(self.unit.store_maximum)
         self._receiver = None if self.unit.notify_access == "none" else activation.NotifyReceiver()
@@ -114,7 +119,8 @@ class Service:
             program=command.program,
             arguments=command.arguments,
             replace_variables=command.replace_variables,
-            files=[*self.files, *self.store.files()] if self.pass_files else [],
+            # Whose standard streams are the socket is passed no other, as inetd did it.
+            files=[] if "socket" in standard else [*self.files, *self.store.files()],
             triggers=triggers,
             environment=environment,
             environment_files=unit.environment_files,
@@ -122,8 +128,15 @@ class Service:
             standard=[{"null": -1, "inherit": None, "socket": self._standard_socket()}[stream] for stream in standard],
             directory=directory,
             directory_optional=unit.working_directory_optional,
-            account=None if command.privileged or not self._account else attrs.astuple(self._account, recurse=False),
+            groups=self._account.groups if self._account else None,
+            account=self._ids(command),
+            ignore_sigpipe=self.surroundings.as_units,
         )
+
+    def _ids(self, command: Command) -> tuple[str, int, int] | None:
+        if command.privileged or not self._account:
+            return None
+        return self._account.name, self._account.uid, self._account.gid
 
     def _standard_socket(self) -> int | None:
         return self.files[0][1] if self.files else None
@@ -157,7 +170,7 @@ class Service:
                 program=command.program,
                 arguments=command.arguments,
                 replace_variables=command.replace_variables,
-                account=None if command.privileged else start.account,
+                account=self._ids(command),
                 environment=environment,
                 files=[],
                 with_pid=[],
@@ -174,12 +187,12 @@ def reloads(unit: ServiceUnit) -> bool:
 
 @attrs.frozen
 class Account:
-    """Whom a program runs as."""
+    """Whom a program runs as; groups are None where they stay what they are."""
 
     name: str
     uid: int
     gid: int
-    groups: Sequence[int]
+    groups: Sequence[int] | None
 
 
 def account(unit: ServiceUnit) -> Account | None:
@@ -201,9 +214,17 @@ def account(unit: ServiceUnit) -> Account | None:
             group = int(unit.group) if unit.group.isdecimal() else grp.getgrnam(unit.group).gr_gid
     except KeyError:
         raise ValueError(f"{unit.name}: Group={unit.group}: there is no such group") from None
-    return Account(user.pw_name, user.pw_uid, group, os.getgrouplist(user.pw_name, group))
+    # systemd sets them only for a User= whose group is not root's.
+    groups = os.getgrouplist(user.pw_name, group) if unit.user and group else None
+    return Account(user.pw_name, user.pw_uid, group, groups)
 
 
 def _home(account: Account) -> dict[str, str]:
+    """What User= sets: a home and a shell only where there is one to speak of, as in systemd."""
     user = pwd.getpwuid(account.uid)
-    return {"HOME": user.pw_dir, "LOGNAME": user.pw_name, "USER": user.pw_name, "SHELL": user.pw_shell or "/bin/sh"}
+    variables = {"LOGNAME": user.pw_name, "USER": user.pw_name}
+    if user.pw_dir not in ("", "/") and account.uid != NOBODY:
+        variables["HOME"] = user.pw_dir
+    if user.pw_shell and os.path.basename(user.pw_shell) not in ("nologin", "false", "true"):
+        variables["SHELL"] = user.pw_shell
+    return variables
