@@ -93,7 +93,7 @@ class Executor:
             for begin in range(0, len(sent), _MOST_DESCRIPTORS):
                 chunk = sent[begin : begin + _MOST_DESCRIPTORS]
                 socket.send_fds(self._socket, [message], chunk)
-            answer = int(self._socket.recv(_LONGEST_MESSAGE) or -errno.EPIPE)
+            answer = int(self._socket.recv(_LONGEST_MESSAGE) or -errno.EPIPE)  # nothing: it was ended meanwhile
             if answer < 0:
                 raise OSError(-answer, os.strerror(-answer))
         except BaseException:

@@ -12,22 +12,21 @@ class RateLimit:
 
     interval: float | None
     burst: int
-    _begin: float = attrs.field(default=-float("inf"), init=False)
+    _end: float = attrs.field(default=-float("inf"), init=False)
     _count: int = attrs.field(default=0, init=False)
 
     def count(self) -> None:
         """An event happens."""
         now = trio.current_time()
-        if self.interval is not None and now >= self._begin + self.interval:
-            self._begin, self._count = now, 0
+        if now >= self._end:
+            self._end = float("inf") if self.interval is None else now + self.interval
+            self._count = 0
         self._count += 1
 
     def reset(self) -> None:
         """Forget what happened."""
-        self._count = 0
+        self._end = -float("inf")
 
     def exhausted_until(self) -> float:
         """The time until which one more event would be too many; in the past where there is none."""
-        if not self.burst or self.interval == 0 or self._count < self.burst:
-            return -float("inf")
-        return float("inf") if self.interval is None else self._begin + self.interval
+        return self._end if self.burst and self.interval != 0 and self._count >= self.burst else -float("inf")

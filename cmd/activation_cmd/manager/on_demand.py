@@ -72,7 +72,7 @@ class OnDemand:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.service.store.watch)
             while not self._stopping:
-                child = self._started_now() if now else await self._started_by_client()
+                child = await self._started_now() if now else await self._started_by_client()
                 if child is None:
                     break
                 self._started.count()
@@ -107,14 +107,18 @@ class OnDemand:
         """Stop it and start it again, if it runs; its clients wait meanwhile."""
         if self.service.life:
             self._again = True
+            self._started.reset()  # who asked for it knows how often
             self.service.life.stop()
 
-    def _started_now(self) -> Child | None:
+    async def _started_now(self) -> Child | None:
         if self._started.exhausted_until() > trio.current_time():
             self._give_up(f"it was started {self._started.burst} times in {self._started.interval:g} s")
             return None
-        child = self.service.surroundings.reaper.fork([self.service.start()], at_once=True)
-        self.service.say(f"started {self.service.unit.exec_start.program}, pid {child.pid}")
+        child = None
+        with trio.CancelScope() as self._pause:
+            child = await self.service.surroundings.reaper.fork_patiently([self.service.start()], at_once=True)
+        if child:
+            self.service.say(f"started {self.service.unit.exec_start.program}, pid {child.pid}")
         return child
 
     async def _started_by_client(self) -> Child | None:

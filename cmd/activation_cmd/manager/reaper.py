@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from activation_cmd._stdio import reason, say
+
 from . import launch, processes
 
 if TYPE_CHECKING:
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from .execute import Start
     from .executor import Executor
     from .launch import Child
+
+_PAUSE = 1.0
+"""Seconds until the next try where there can be no more processes now."""
 
 _PATIENCE = 10.0
 """Seconds that a process has to end after SIGTERM of which no unit says more."""
@@ -37,6 +42,19 @@ class Reaper:
         child = launch.fork(starts, self.executor, at_once=at_once)
         self._children[child.pid] = child
         return child
+
+    async def fork_patiently(self, starts: Sequence[Start], *, at_once: bool) -> Child | None:
+        """The same, as soon as there can be one more process; None if there can be no more."""
+        while True:
+            try:
+                return self.fork(starts, at_once=at_once)
+            except (BrokenPipeError, ConnectionResetError):
+                say("socket-activate", "its executor was ended, without which nothing can be started; all is ended")
+                signal.raise_signal(signal.SIGTERM)
+                return None
+            except OSError as error:
+                say("socket-activate", f"nothing can be started now: {reason(error)}")
+                await trio.sleep(_PAUSE)
 
     def owns(self, pid: int) -> bool:
         """Whether it is a child that was forked here and has not ended."""

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from activation_cmd._stdio import reason, say
-
 from .launch import Child
 
 if TYPE_CHECKING:
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
     from .reaper import Reaper
 
 _PAUSE = 1.0
-"""Seconds until the next try where there can be no more processes now."""
+"""Seconds until the next child where somebody ended one."""
 
 
 @attrs.define(eq=False)
@@ -49,12 +47,9 @@ class Spare:
             if not self._waiting:
                 await self._changed.wait()
                 continue
-            try:
-                child = self.reaper.fork([start for start, _ in self._waiting.values()], at_once=False)
-            except OSError as error:
-                say("socket-activate", f"nothing can be started now: {reason(error)}")
-                await trio.sleep(_PAUSE)
-                continue
+            child = await self.reaper.fork_patiently([start for start, _ in self._waiting.values()], at_once=False)
+            if child is None:
+                break
             await self._settled(child)
             if child.start:
                 _, send = self._waiting.pop(id(child.start))
@@ -64,6 +59,7 @@ class Spare:
             self.reaper.executor.release(child.pid)
             if not self._changed.is_set():
                 await trio.sleep(_PAUSE)  # somebody else ended it
+        self._closed = True
         for _, send in self._waiting.values():
             send.send_nowait(None)
         self._waiting.clear()
