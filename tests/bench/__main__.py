@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from typing import TYPE_CHECKING
 
-from . import cold_start, descriptors, imports, launchers, serving
+from . import activations, cold_start, descriptors, imports, launchers, parallel_start, serving
 from ._launch import clean_environment
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ BENCHMARKS: dict[str, Callable[[str, int | None], None]] = {
     "descriptors": descriptors.run,
     "launchers": launchers.run,
     "serving": serving.run,
+    "activations": activations.run,
+    "parallel-start": parallel_start.run,
 }
 
 
