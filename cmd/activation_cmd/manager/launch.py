@@ -19,14 +19,26 @@ if TYPE_CHECKING:
 
 
 @attrs.define(eq=False)
-class Child:
+class Ending:
+    """The end of a process, once it is known.
+
+    Attributes:
+        status: as ``subprocess`` has it, negative for a signal; None as long as it runs.
+        core: whether it left a core.
+    """
+
+    status: int | None = None
+    core: bool = False
+    exited: trio.Event = attrs.field(factory=trio.Event)
+
+
+@attrs.define(eq=False, kw_only=True)
+class Child(Ending):
     """A child from its fork to its end.
 
     Attributes:
         start: what it has become, or was to become; None as long as it waits, as far as is known.
         failure: why that did not work, in words.
-        status: as ``subprocess`` has it, negative for a signal; None as long as it runs.
-        core: whether it left a core.
     """
 
     pid: int
@@ -35,9 +47,6 @@ class Child:
     _starts: Sequence[Start]
     start: Start | None
     failure: str = ""
-    status: int | None = None
-    core: bool = False
-    exited: trio.Event = attrs.field(factory=trio.Event)
 
     async def settled(self) -> None:
         """Wait for the exec, or for what came in between: then there is a failure, or still no start."""
@@ -73,4 +82,10 @@ def fork(starts: Sequence[Start], executor: Executor, *, at_once: bool) -> Child
             ours.close()
             raise
     ours.setblocking(False)
-    return Child(pid, trio.socket.from_stdlib_socket(ours), order, starts, starts[0] if at_once else None)
+    return Child(
+        pid=pid,
+        channel=trio.socket.from_stdlib_socket(ours),
+        order=order,
+        starts=starts,
+        start=starts[0] if at_once else None,
+    )

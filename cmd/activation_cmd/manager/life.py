@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from activation import DescriptorStore, Notification, NotifyReceiver
 
     from .execute import Start
-    from .launch import Child
+    from .launch import Child, Ending
     from .model import ServiceUnit
     from .reaper import Reaper
 
@@ -99,20 +99,21 @@ class Life:
             self._ended.set()
 
     async def _follow_another(self, pid: int) -> None:
-        await gone(pid)
+        ending = await self.reaper.end_of(pid)
         self._drain()
         if self._main == pid:
-            self._ended.set()  # how it ended is known to its parent alone
+            self._judge(ending)
+            self._ended.set()
 
-    def _judge(self, child: Child) -> None:
+    def _judge(self, ending: Ending) -> None:
         """Tell the result by how the main process ended, unless there is one that came first."""
-        assert child.status is not None
+        status = ending.status or 0  # what is not known counts as a success
         if self.result != "success":
             return
-        if child.status > 0:
+        if status > 0:
             self.result = "exit-code"
-        elif child.status < 0 and -child.status not in CLEAN_SIGNALS:
-            self.result = "core-dump" if child.core else "signal"
+        elif status < 0 and -status not in CLEAN_SIGNALS:
+            self.result = "core-dump" if ending.core else "signal"
         elif self.state == "starting" and self.receiver and self.unit.type != "exec":
             self.result = "protocol"
             self.say(f"it ended before it told READY=1, which Type={self.unit.type} has to")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .execute import Start
     from .executor import Executor
-    from .launch import Child
+    from .launch import Child, Ending
 
 _PAUSE = 1.0
 """Seconds until the next try where there can be no more processes now."""
@@ -35,7 +35,7 @@ class Reaper:
     """Starts children and tells when they end. Only this may reap in this process."""
 
     executor: Executor
-    _children: dict[int, Child] = attrs.field(factory=dict, init=False)
+    _children: dict[int, Ending] = attrs.field(factory=dict, init=False)
 
     def fork(self, starts: Sequence[Start], *, at_once: bool) -> Child:
         """As :func:`launch.fork`."""
@@ -55,6 +55,15 @@ class Reaper:
             except OSError as error:
                 say("socket-activate", f"nothing can be started now: {reason(error)}")
                 await trio.sleep(_PAUSE)
+
+    async def end_of(self, pid: int) -> Ending:
+        """Wait for the end of a process that need not be a child; how it ended is known only if it is one by then."""
+        ending = self._children.setdefault(pid, launch.Ending())
+        await gone(pid)
+        if (left := processes.process(pid)) and left.parent == os.getpid():
+            await ending.exited.wait()
+        self._children.pop(pid, None)
+        return ending
 
     def owns(self, pid: int) -> bool:
         """Whether it is a child that was forked here and has not ended."""

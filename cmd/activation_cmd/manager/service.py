@@ -163,6 +163,9 @@ class Service:
     def _reload_starts(self, main: int) -> list[Start]:
         start = self.start()
         environment = {**start.environment, "MAINPID": str(main)}
+        if self.unit.notify_access not in ("exec", "all"):
+            environment.pop("NOTIFY_SOCKET", None)
+        environment.pop("WATCHDOG_USEC", None)
         if self.life:
             environment[IDENTITY] = os.fsdecode(self.life.identity).partition("=")[2]
         return [
