@@ -65,7 +65,8 @@ class Child(Ending):
 
     def dismiss(self) -> None:
         """Let a child that waits end, unless a client came first."""
-        self._channel.shutdown(socket.SHUT_WR)
+        if self._channel.fileno() >= 0:  # or it has just settled
+            self._channel.shutdown(socket.SHUT_WR)
 
 
 def fork(starts: Sequence[Start], executor: Executor, *, at_once: bool) -> Child:

@@ -28,7 +28,7 @@ RESTARTS: dict[Restart, frozenset[str]] = {
     "always": _UNCLEAN | {"success"},
     "on-success": frozenset(["success"]),
     "on-failure": _UNCLEAN,
-    "on-abnormal": frozenset(["signal", "core-dump", "timeout", "watchdog"]),
+    "on-abnormal": _UNCLEAN - {"exit-code"},
     "on-abort": frozenset(["signal", "core-dump"]),
     "on-watchdog": frozenset(["watchdog"]),
 }
