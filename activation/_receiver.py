@@ -69,21 +69,28 @@ class NotifyReceiver:
         address: the value for NOTIFY_SOCKET.
     """
 
-    def __init__(self, path: str | None = None) -> None:
+    def __init__(self, path: str | None = None, *, fileno: int | None = None) -> None:
         """Receive at ``path``, or at an abstract address of its own, which leaves nothing behind.
 
+        Args:
+            path: is made, and removed by :meth:`close`.
+            fileno: the descriptor of a datagram socket that is bound already, to take it over; its path stays.
+
         Raises:
-            OSError: the path cannot be bound.
+            OSError: the path cannot be bound, or the descriptor is no such socket.
         """
         self._path = path
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM, fileno=fileno)
         try:
+            self._socket.setblocking(False)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-            # Bound to an empty address, the kernel chooses: unix(7), autobind.
-            self._socket.bind("" if path is None else path)
+            if fileno is None:
+                # Bound to an empty address, the kernel chooses: unix(7), autobind.
+                self._socket.bind("" if path is None else path)
             if path is not None:
                 os.chmod(path, 0o666)  # noqa: S103  # who may be believed is told from the credentials
-            self.address: str = path or "@" + os.fsdecode(self._socket.getsockname()[1:])
+            name = self._socket.getsockname()
+            self.address: str = name if isinstance(name, str) else "@" + os.fsdecode(name[1:])
         except BaseException:
             self._socket.close()
             raise

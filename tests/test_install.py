@@ -14,7 +14,7 @@ import pytest
 from .commands import SCRIPTS
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ("foobard", "client", "socket-activate")
+COMMANDS = ("foobard", "client", "socket-activate", "minirunc")
 
 
 def run(*command: str | Path, cwd: Path | None = None, **env: str) -> str:

@@ -430,6 +430,31 @@ except ZeroDivisionError:
     assert output(code) == "True True"
 
 
+def test_extra_descriptors_follow_and_no_variable_tells_of_them() -> None:
+    shown = become("""
+wanted = [7, 3]
+files = [("web", 5)]
+options = {"extra": wanted, "listen_pid": 7}
+for _ in range(5): os.pipe()
+""")
+    assert shown["numbers"] == [0, 1, 2, 3, 4, 5]
+    assert shown["env"] == {"LISTEN_PID": "7", "LISTEN_FDS": "1", "LISTEN_FDNAMES": "web"}
+    shown = become("""
+files = []
+options = {"extra": [os.pipe()[0]]}
+""")
+    assert shown["numbers"] == [0, 1, 2, 3]
+    assert shown["env"] == {}
+
+
+def test_whoever_names_the_process_gets_no_pidfd_number() -> None:
+    shown = become("""
+files = [("web", 0)]
+options = {"listen_pid": os.getpid()}
+""")
+    assert shown["env"] == {"LISTEN_PID": str(shown["pid"]), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "web"}
+
+
 def test_files_after_an_exec_finds_its_own_pidfd_number() -> None:
     code = """
 import os, sys, activation

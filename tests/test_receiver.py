@@ -146,6 +146,19 @@ def test_a_path_may_be_written_by_every_user_and_is_removed(tmp_path: Path, monk
     receiver.close()
 
 
+def test_a_bound_socket_can_be_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "notify"
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sock.bind(str(path))
+    with NotifyReceiver(fileno=sock.detach()) as receiver:
+        monkeypatch.setenv("NOTIFY_SOCKET", receiver.address)
+        activation.notify("READY=1")
+        told = receiver.receive_nowait()
+        assert told
+        assert told.pid == os.getpid()
+    assert path.is_socket()
+
+
 def test_a_path_that_cannot_be_bound_leaks_nothing(tmp_path: Path) -> None:
     with no_leak(), pytest.raises(OSError, match="No such file"):
         NotifyReceiver(str(tmp_path / "missing" / "notify"))

@@ -1,1 +1,1 @@
-"""The commands: foobard, client, socket-activate. Each uses the public names of ``activation`` only."""
+"""The commands: foobard, client, socket-activate, minirunc. Each uses the public names of ``activation`` only."""

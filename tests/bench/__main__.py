@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from typing import TYPE_CHECKING
 
-from . import activations, cold_start, descriptors, imports, launchers, parallel_start, serving
+from . import activations, cold_start, containers, descriptors, imports, launchers, parallel_start, serving
 from ._launch import clean_environment
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, Callable[[str, int | None], None]] = {
     "launchers": launchers.run,
     "serving": serving.run,
     "activations": activations.run,
+    "containers": containers.run,
     "parallel-start": parallel_start.run,
 }
 

@@ -16,8 +16,7 @@ import struct
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -25,6 +24,9 @@ from tests.commands import LIMIT, children, connect, receive
 
 from .conftest import free_port
 from .manager import Manager, missing
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # Where the sockets of all pairs are, inside.
 TOP = "/run/pairs"
@@ -370,8 +372,6 @@ ExecStart=-@:sh nought -c 'exec probe "$1" "$(tr "\\\\0" " " </proc/$$/cmdline)"
         "ExecStart=\nExecStart=sh -c 'exec probe \"$0\" \"$$(grep ^Sig[BIC] /proc/self/status)\"' %N",
     ),
 }  # fmt: skip
-
-PAIRS.pop("netlink")  # XXX
 
 # What differs on purpose, or with the version of systemd.
 NOT_COMPARED = {

@@ -61,8 +61,8 @@ def environment(assignments: Sequence[str], *, clean: bool) -> dict[str, str]:
             raise ValueError(f"--setenv {assignment!r} has no name; expected NAME=VALUE, or NAME for its value here")
         if equals:
             found[name] = value
-        elif name in os.environ:
-            found[name] = os.environ[name]
+        else:
+            found[name] = os.environ.get(name, "")
     return found
 
 

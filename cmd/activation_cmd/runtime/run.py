@@ -1,0 +1,171 @@
+"""minirunc run: from the bundle to the container's exit status, everything light until the container runs."""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]
+import _socket
+import gc
+import os
+
+import activation
+from activation_cmd._stdio import say
+
+from . import config as configuration
+from . import container, guardian, syscalls
+from .descriptors import Passed
+from .filesystem import NOTIFY_SOCKET
+from .state import NOTIFY, State, now, started
+from .values import BundleError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .config import Config
+
+HEAD_START = 200
+"""Milliseconds: a client is waiting for the container, and loading trio would take a processor from it."""
+
+
+def run(root: str, identity: str, *, bundle: str, preserve_fds: int, pid_file: str, keep: bool, strict: bool) -> int:
+    """Run a container to its end; return its exit status, 128 + n for a signal n.
+
+    Raises:
+        BundleError, OSError, ActivationError: it cannot be started. Nothing is left of it.
+    """
+    passed = Passed(preserve_fds)
+    config = configuration.load(bundle)
+    _check(config, strict=strict)
+    # From here on signals wait, and are read when there is somebody to send them on to.
+    mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+    state = State(root, identity)
+    state.claim()
+    try:
+        notify = _notify_socket(state)
+        socket_path = state.path(NOTIFY) if notify else None
+        environment = _manager_environment(config) if notify else {}
+        start = container.Start(config, passed, socket_path, environment, mask, strict=strict)
+        guardian_pid, pid, ended = _start(start, state, keep=keep)
+        passed.close()
+        state.write(_document(state, config, pid, keep=keep))
+        if pid_file:
+            _write_pid_file(pid_file, pid)
+
+        signals = syscalls.signalfd(_signal.valid_signals())
+        if _ended_soon(ended, signals, notify):
+            return guardian.read_status(ended)
+        # The container works already. Now is the time for what takes long to load.
+        from . import supervise
+
+        gc.freeze()
+        gc.enable()
+        return supervise.run(guardian_pid, pid, ended, signals, notify)
+    finally:
+        state.end(keep=keep)
+        guardian.end_children()  # last: until then it would remove the state, were this process killed
+
+
+def _check(config: Config, *, strict: bool) -> None:
+    if os.geteuid() != 0 and "user" not in config.namespaces:
+        raise BundleError(
+            "linux.namespaces has no user; expected it of whoever is not root: minirunc spec --rootless has such a "
+            "configuration"
+        )
+    if config.unapplied:
+        told = f"not applied: {', '.join(config.unapplied)}"
+        if strict:
+            raise BundleError(f"{told}; expected nothing of the kind with --strict")
+        say("minirunc", told)
+
+
+def _start(start: container.Start, state: State, *, keep: bool) -> tuple[int, int, int]:
+    """Fork the guardian, and wait until the container's process has become its program.
+
+    Returns:
+        The numbers of the two, and what the exit status will be read from.
+    """
+    reading, writing = os.pipe()
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+    supervisor = os.getpid()
+    guardian_pid = os.fork()
+    if not guardian_pid:
+        ours.close()
+        guardian.guard(start, supervisor, theirs, writing, lambda: state.end(keep=keep))
+    theirs.close()
+    os.close(writing)
+    pid = 0
+    while message := ours.recv(1 << 16):
+        kind, _, text = message.partition(b" ")
+        if kind == b"map":
+            from . import id_maps
+
+            id_maps.write(guardian_pid, start.config)
+            ours.send(b"mapped")
+        elif kind == b"forked":
+            pid = int(text)
+        else:
+            raise BundleError(text.decode(errors="replace"))
+    ours.close()
+    if not pid:
+        raise BundleError("the container's guardian ended before it started anything; was it killed?")
+    return guardian_pid, pid, reading
+
+
+def _ended_soon(ended: int, signals: int, notify: _socket.socket | None) -> bool:
+    """Leave the processors to the container for HEAD_START, unless there is something to do; return whether it ended.
+
+    With a manager to tell, its last words may be waiting: then there is something to do.
+    """
+    import select
+
+    poll = select.poll()
+    for readable in (ended, signals, *([notify.fileno()] if notify else ())):
+        poll.register(readable, select.POLLIN)
+    return not notify and ended in dict(poll.poll(HEAD_START))
+
+
+def _notify_socket(state: State) -> _socket.socket | None:
+    """The socket for what the container tells the service manager, if there is one."""
+    if not os.environ.get("NOTIFY_SOCKET"):
+        return None
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK)
+    sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
+    folder = os.open(state.folder, os.O_PATH | os.O_CLOEXEC)  # its path may be too long for a socket's
+    sock.bind(f"/proc/self/fd/{folder}/{NOTIFY}")
+    os.close(folder)
+    os.chmod(state.path(NOTIFY), 0o666)  # noqa: S103  # the container's users may all tell
+    return sock
+
+
+def _manager_environment(config: Config) -> dict[str, str]:
+    """What the service manager says to the container's process."""
+    variables = {"NOTIFY_SOCKET": NOTIFY_SOCKET}
+    if "WATCHDOG_USEC" in os.environ and activation.watchdog_enabled():
+        variables["WATCHDOG_USEC"] = os.environ["WATCHDOG_USEC"]
+        if config.own_pid_namespace:
+            variables["WATCHDOG_PID"] = "1"
+    if "FDSTORE" in os.environ:
+        variables["FDSTORE"] = os.environ["FDSTORE"]
+    return variables
+
+
+def _document(state: State, config: Config, pid: int, *, keep: bool) -> dict[str, object]:
+    return {
+        "ociVersion": config.version,
+        "id": state.identity,
+        "pid": pid,
+        "bundle": config.bundle,
+        "rootfs": config.rootfs,
+        "created": now(),
+        "annotations": config.annotations,
+        "start_time": started(pid),
+        "keep": keep,
+    }
+
+
+def _write_pid_file(path: str, pid: int) -> None:
+    """Write the number; who reads the file finds all of it or nothing."""
+    folder, name = os.path.split(path)
+    new = os.path.join(folder, f".{name}")
+    with open(new, "w") as file:
+        file.write(str(pid))
+    os.rename(new, path)

@@ -1,0 +1,176 @@
+"""Containers of a user who is not root, in a user namespace of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .bundles import MINIRUNC, PYTHON, VIEW, add_bundle, python
+from .children import inode, tcp_listener
+from .commands import EXEC, LIMIT
+from .test_minirunc_beside_runc import differences
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+USER = os.geteuid() or 1000
+GROUP = os.getegid() or 1000
+
+# To be that user takes away all rights but to look where the interpreter is, which may be in root's own home.
+BECOME_USER = (
+    *("setpriv", f"--reuid={USER}", f"--regid={GROUP}", "--clear-groups"),
+    *("--inh-caps=-all,+dac_read_search", "--ambient-caps=+dac_read_search", "--bounding-set=-all,+dac_read_search"),
+)
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() == 0 and not shutil.which("setpriv"), reason="there is no setpriv to become a user with"
+)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder of that user."""
+    with tempfile.TemporaryDirectory(prefix="minirunc-") as made:
+        os.chown(made, USER, GROUP)
+        yield Path(made)
+
+
+def run(folder: Path, *command: str, pass_fds: Sequence[int] = ()) -> subprocess.CompletedProcess[str]:
+    """Run a command as that user."""
+    return subprocess.run(
+        [*(BECOME_USER if os.geteuid() == 0 else ()), *command],
+        env={**os.environ, "XDG_RUNTIME_DIR": str(folder)},
+        pass_fds=pass_fds,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | None]:
+    """A copy of what a view takes of Python, where that user could not find Python itself; None where it can."""
+    base = Path(os.path.realpath(sys.base_prefix))
+    if all(folder.stat().st_mode & 0o001 for folder in (base, *base.parents)):
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="minirunc-") as made:
+        os.chmod(made, 0o755)
+        library = Path("lib") / f"python{sys.version_info.major}.{sys.version_info.minor}"
+        ignored = shutil.ignore_patterns(
+            "test", "tests", "site-packages", "idlelib", "tkinter", "ensurepip", "config-*"
+        )
+        shutil.copytree(base / library, Path(made) / library, ignore=ignored)
+        for shared in (base / "lib").glob("libpython*.so*"):
+            shutil.copy(shared, Path(made) / "lib")
+        (Path(made) / "bin").mkdir()
+        shutil.copy(PYTHON, Path(made) / "bin")
+        yield Path(made)
+
+
+def add(folder: Path, args: list[str], interpreter: Path | None, change: Any = lambda _: None) -> str:
+    """Make a bundle of that user's, as the user's own spec has it."""
+
+    def change_all(config: dict[str, Any]) -> None:
+        base = os.path.realpath(sys.base_prefix)
+        for mount in config["mounts"]:
+            if interpreter and mount["destination"] == base:
+                mount["source"] = str(interpreter)
+        config["linux"]["uidMappings"][0]["hostID"] = USER
+        config["linux"]["gidMappings"][0]["hostID"] = GROUP
+        change(config)
+
+    bundle = add_bundle(folder / "bundle", args, change_all, rootless=True)
+    for path in (bundle, *bundle.glob("*"), *bundle.glob("*/*")):
+        os.chown(path, USER, GROUP, follow_symlinks=False)
+    return str(bundle)
+
+
+def test_spec_is_for_the_user_who_asks(folder: Path) -> None:
+    assert run(folder, MINIRUNC, "spec", "--rootless", "-b", str(folder)).returncode == 0
+    linux = json.loads((folder / "config.json").read_text())["linux"]
+    assert linux["uidMappings"] == [{"containerID": 0, "hostID": USER, "size": 1}]
+    assert linux["gidMappings"] == [{"containerID": 0, "hostID": GROUP, "size": 1}]
+
+
+def test_a_user_is_root_inside(folder: Path, interpreter: Path | None) -> None:
+    bundle = add(folder, python(VIEW, "/proc/keys"), interpreter, lambda config: config["root"].update(readonly=False))
+    done = run(folder, MINIRUNC, "run", "-b", bundle, "box")
+    assert (done.returncode, done.stderr) == (0, "")
+    seen = json.loads(done.stdout)
+    assert seen["users"] == [[0, 0, 0], [0, 0, 0], []]
+    assert (seen["pid"], seen["hostname"], seen["masked"]) == (1, "minirunc", {"/proc/keys": 0})
+    assert list((folder / "minirunc").iterdir()) == []  # the state was where XDG_RUNTIME_DIR says
+
+
+@pytest.mark.skipif(not shutil.which("runc"), reason="there is no runc")
+def test_the_view_is_as_with_runc(folder: Path, interpreter: Path | None) -> None:
+    bundle = add(folder, python(VIEW, "/proc/keys:/sys/firmware:/proc/acpi"), interpreter)
+    ours = run(folder, MINIRUNC, "run", "-b", bundle, "box")
+    theirs = run(folder, "runc", "run", "-b", bundle, "box")
+    assert (ours.stderr, theirs.stderr) == ("", "")
+    found = differences(json.loads(ours.stdout), json.loads(theirs.stdout))
+    found.pop("streams", None)  # runc copies to and fro between pipes of its own
+    assert found == {}
+
+
+def test_descriptors_are_passed(folder: Path, interpreter: Path | None) -> None:
+    code = "import os; print(os.environ['LISTEN_FDNAMES'], os.environ['LISTEN_PID'], os.fstat(3).st_ino)"
+    bundle = add(folder, python(code), interpreter)
+    with tcp_listener() as listener:
+        launcher = ("env", "LISTEN_FDNAMES=web", sys.executable, "-S", "-c", EXEC, str(listener.fileno()))
+        done = run(folder, *launcher, MINIRUNC, "run", "-b", bundle, "box", pass_fds=[listener.fileno()])
+        assert (done.stdout, done.stderr) == (f"web 1 {inode(listener)}\n", "")
+
+
+def refused(folder: Path, said: str, change: Any) -> None:
+    done = run(folder, MINIRUNC, "run", "-b", add(folder, ["true"], folder, change), "box")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert said in done.stderr
+    assert not (folder / "minirunc").exists() or list((folder / "minirunc").iterdir()) == []
+
+
+def test_without_a_user_namespace_a_user_is_told_so(folder: Path) -> None:
+    def change(config: dict[str, Any]) -> None:
+        config["linux"]["namespaces"].remove({"type": "user"})
+        del config["linux"]["uidMappings"], config["linux"]["gidMappings"]
+
+    refused(folder, "linux.namespaces has no user; expected it of whoever is not root", change)
+
+
+@pytest.mark.skipif(bool(shutil.which("newuidmap")), reason="newuidmap would be asked")
+@pytest.mark.may_skip
+def test_more_users_take_newuidmap(folder: Path) -> None:
+    def change(config: dict[str, Any]) -> None:
+        config["linux"]["uidMappings"].append({"containerID": 1, "hostID": 100_000, "size": 10})
+
+    refused(
+        folder,
+        f"take newuidmap (of the package uidmap), which is not installed; expected it, or one mapping of "
+        f"size 1 to the hostID {USER}",
+        change,
+    )
+
+
+def test_what_a_user_may_not_do_is_told(folder: Path) -> None:
+    refused(folder, "process.user", lambda config: config["process"]["user"].update(additionalGids=[0]))
+
+
+def test_what_a_user_may_not_raise_is_told(folder: Path) -> None:
+    limits = [{"type": "RLIMIT_NOFILE", "soft": 1 << 40, "hard": 1 << 40}]
+    refused(folder, "process.rlimits: RLIMIT_NOFILE cannot be", lambda config: config["process"].update(rlimits=limits))
+
+
+def test_without_a_folder_for_its_state_a_user_is_told_so(folder: Path) -> None:
+    done = run(folder, "env", "-u", "XDG_RUNTIME_DIR", MINIRUNC, "list")
+    assert done.returncode == 1
+    assert "XDG_RUNTIME_DIR is not set; expected it, or --root" in done.stderr
