@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from . import processes
-from .reaper import gone
+from .group import Group, send
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,7 +37,7 @@ class Life:
     """One start of a service. :meth:`run` is all of it; the other methods ask for something meanwhile.
 
     Attributes:
-        identity: the start's own INVOCATION_ID=..., which everything that it starts inherits.
+        identity: the start's own INVOCATION_ID=...
         result: what systemd calls the service's result.
     """
 
@@ -52,13 +52,13 @@ class Life:
     say: Callable[[str], None]
     state: State = "starting"
     result: Result = "success"
+    _group: Group = attrs.field(init=False)
     _main: int = attrs.field(init=False)
     _ended: trio.Event = attrs.field(factory=trio.Event, init=False)
     _deadline: float = attrs.field(default=NEVER, init=False)
     _watchdog: float = attrs.field(default=NEVER, init=False)
     _watchdog_time: float = attrs.field(default=NEVER, init=False)
     _clock: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
-    _helpers: list[Child] = attrs.field(factory=list, init=False)
     _reload_begun: float = attrs.field(default=NEVER, init=False)
     _status: str | None = attrs.field(default=None, init=False)
     _nursery: trio.Nursery = attrs.field(init=False)
@@ -66,6 +66,7 @@ class Life:
     async def run(self) -> Result:
         """Live; return how it ended."""
         self._main = self.child.pid
+        self._group = Group(self.child.pid, self.identity)
         self._watchdog_time = self.unit.watchdog or NEVER
         self._set_deadline(self.unit.timeout_start)
         async with trio.open_nursery() as self._nursery:
@@ -148,8 +149,8 @@ class Life:
     def _may_notify(self, pid: int) -> bool:
         access = self.unit.notify_access
         if access == "all":
-            return processes.belongs(pid, self.child.pid) or self.identity in processes.environment(pid)
-        return pid == self._main or (access == "exec" and any(helper.pid == pid for helper in self._helpers))
+            return self._group.owns(pid)
+        return pid == self._main or (access == "exec" and pid in self._group.helpers)
 
     def _do(self, notification: Notification) -> None:
         told = notification.assignments
@@ -182,15 +183,13 @@ class Life:
         if pid == self._main:
             return
         # Who is not trusted may only name a process of its own.
-        if pid is None or pid <= 1 or not processes.process(pid) or not (trusted or self._owns(pid)):
+        possible = pid is not None and pid not in (0, 1, os.getpid()) and processes.process(pid)
+        if pid is None or not possible or not (trusted or self._group.owns(pid)):
             self.say(f"MAINPID={text} was ignored: that is no process of this service")
             return
         self._main = pid
         self.say(f"the main process is now pid {pid}")
         self._nursery.start_soon(self._follow_another, pid)
-
-    def _owns(self, pid: int) -> bool:
-        return processes.belongs(pid, self.child.pid) or self.identity in processes.environment(pid)
 
     # What happens to it
 
@@ -291,23 +290,25 @@ class Life:
             self.state = "reloading"
             self._reload_begun = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
             self._set_deadline(self.unit.timeout_start)
-            _send(self._main, signal.SIGHUP)
-        elif self.unit.exec_reload:
+            send(self._main, signal.SIGHUP)
+        elif self.unit.exec_reload and not self._group.helpers:
             self._nursery.start_soon(self._run_reload)
 
     async def _run_reload(self) -> None:
         for command, start in zip(self.unit.exec_reload, self.control(self._main), strict=True):
-            helper = self.reaper.fork([start], at_once=True)
-            self._helpers.append(helper)
+            helper = await self.reaper.fork_patiently([start], at_once=True)
+            if helper is None:
+                return
+            self._group.helpers.add(helper.pid)
             with trio.move_on_after(NEVER if self.unit.timeout_start is None else self.unit.timeout_start) as patience:
                 await helper.settled()
                 if helper.failure:
                     self.say(helper.failure)
                 await helper.exited.wait()
             if patience.cancelled_caught:
-                _send(helper.pid, signal.SIGKILL)
+                send(helper.pid, signal.SIGKILL)
                 await helper.exited.wait()
-            self._helpers.remove(helper)
+            self._group.helpers.remove(helper.pid)
             self.reaper.executor.release(helper.pid)
             if helper.status and not command.ignore_failure:
                 self.say(f"ExecReload= failed: {command.program} ended with status {helper.status}")
@@ -320,49 +321,26 @@ class Life:
         self._signal(number, only_main=only_main)
 
     def _signal(self, number: int, *, only_main: bool = False) -> None:
-        if not self._ended.is_set():
-            _send(self._main, number)
-        for pid in self._left() if not only_main else []:
-            if pid != self._main:
-                _send(pid, number)
-
-    def _left(self) -> list[int]:
-        """Its processes, as far as they can be told without a cgroup: by their session or by what they inherited."""
-        sessions = {self.child.pid, *(helper.pid for helper in self._helpers)}
-        return [
-            found.pid
-            for found in processes.descendants(os.getpid())
-            if found.session in sessions or self.identity in processes.environment(found.pid)
-        ]
+        main = set() if self._ended.is_set() else {self._main}
+        for pid in main if only_main else main.union(self._group.members()):
+            send(pid, number)
 
     async def _end_the_rest(self) -> None:
         """End what the main process left behind, as KillMode=control-group does."""
-        if not self._left():
-            return
-        if self.state != "killing":
+        if self._group.members() and self.state != "killing":
             self._end(self.unit.kill_signal)
-        else:
-            self._signal(signal.SIGKILL)
-        while left := self._left():
-            ended = trio.Event()
-            async with trio.open_nursery() as nursery:
-
-                async def wait(ended: trio.Event = ended, left: list[int] = left) -> None:
-                    for pid in left:
-                        await gone(pid)
-                    ended.set()
-
-                nursery.start_soon(wait)
-                await self._until(ended)
+        while self._group.members():
             if self.state == "killing":
                 self._signal(signal.SIGKILL)
+            gone = trio.Event()
+            async with trio.open_nursery() as nursery:
 
+                async def wait(gone: trio.Event = gone) -> None:
+                    await self._group.members_gone()
+                    gone.set()
 
-def _send(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except OSError:
-        pass  # it is gone, or has become another user's
+                nursery.start_soon(wait)
+                await self._until(gone)
 
 
 def _number(text: str | None) -> int | None:
