@@ -87,20 +87,28 @@ class DescriptorStore:
         """
         kept = 0
         for fd in fds:
-            full = len(self._stored) >= self.maximum
-            if full or any(same_file(fd, other.fd) for other in self._stored):
+            if any(same_file(fd, other.fd) for other in self._stored):
                 os.close(fd)
-                if full:
-                    _LOG.warning("the descriptor %r was dropped: the store has its %d", name, self.maximum)
-                continue
-            self._stored.append(_Stored(name, fd))
-            kept += 1
-            if poll:
-                try:
-                    self._hung_up.register(fd, 0)
-                except PermissionError:
-                    pass  # a file cannot hang up
+            elif fault := self._fault(fd, poll=poll):
+                os.close(fd)
+                _LOG.warning("the descriptor %r was dropped: %s", name, fault)
+            else:
+                self._stored.append(_Stored(name, fd))
+                kept += 1
         return kept
+
+    def _fault(self, fd: int, *, poll: bool) -> str | None:
+        """Why it cannot be kept; None if it can, and is watched."""
+        if len(self._stored) >= self.maximum:
+            return f"the store has its {self.maximum}"
+        try:
+            if poll:
+                self._hung_up.register(fd, 0)
+        except PermissionError:
+            pass  # a file cannot hang up
+        except OSError as error:
+            return error.strerror
+        return None
 
     def remove(self, name: str) -> int:
         """Close what has this name; return how many that were."""

@@ -19,7 +19,6 @@ from .commands import (
     SOCKET_ACTIVATE,
     alive,
     children,
-    command_line,
     connect,
     echoed,
     eventually,
@@ -237,19 +236,4 @@ def test_a_program_that_leaves_its_clients_waiting_is_given_up(tmp_path: Path) -
         with connect(path):
             eventually(lambda: process.poll() is not None, "it has given up")
         assert process.returncode == 1
-    assert not path.exists()
-
-
-def test_without_its_executor_it_ends_everything_and_says_why(tmp_path: Path) -> None:
-    path = tmp_path / "a.sk"
-    with running(SOCKET_ACTIVATE, "-l", str(path), "true", until=b"listening", status=0) as process:
-        forked = [
-            int(number)
-            for number in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-            if command_line(int(number)) == command_line(process.pid)
-        ]
-        os.kill(min(forked), signal.SIGKILL)
-        connect(path).close()
-        said(process, b"its executor was ended")
-        assert process.wait(LIMIT) == 0
     assert not path.exists()

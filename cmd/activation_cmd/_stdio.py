@@ -15,6 +15,8 @@ def open_missing() -> None:
 
 def say(program: str, message: str) -> None:
     """Print one line on standard error. Whether anybody reads it makes no difference to what the command does."""
+    if sys.stderr is None:
+        return  # it was closed, and print() would take standard output
     try:
         # One write, also where standard error is not buffered, or the lines of several writers run into each other.
         print(f"{program}: {message}\n", end="", file=sys.stderr, flush=True)

@@ -69,7 +69,7 @@ def _run(argv: Sequence[str] | None, executor: Executor) -> int:
         _check_usage(arguments, files)
     except ValueError as error:
         parser.error(str(error))
-    pairs, environment = _of_files(files, arguments) if files else _of_addresses(parser, arguments)
+    pairs, environment = _of_files(parser, files, arguments) if files else _of_addresses(parser, arguments)
     if arguments.check:
         from .manager.check import describe
 
@@ -221,16 +221,22 @@ def _of_addresses(
     return [command_line.pair(listens, names, command, accept=arguments.accept, inetd=arguments.inetd)], environment
 
 
-def _of_files(files: Sequence[str], arguments: argparse.Namespace) -> tuple[list[Pair], Mapping[str, str]]:
+def _of_files(
+    parser: argparse.ArgumentParser, files: Sequence[str], arguments: argparse.Namespace
+) -> tuple[list[Pair], Mapping[str, str]]:
     from .manager import command_line
     from .manager.load import load
 
+    try:
+        environment = command_line.unit_environment(arguments.setenv, clean=arguments.clean_env)
+    except ValueError as error:
+        parser.error(str(error))
     pairs, problems = load(files)
     for problem in problems:
         say(PROGRAM, f"{problem.where}: {problem.level}: {problem.message}")
     if any(problem.level == "error" for problem in problems):
         raise _ExitError(1)
-    return pairs, command_line.unit_environment(arguments.setenv, clean=arguments.clean_env)
+    return pairs, environment
 
 
 if __name__ == "__main__":

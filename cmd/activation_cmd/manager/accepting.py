@@ -150,8 +150,7 @@ class Accepting:
         nursery.start_soon(live)
 
     def _give_up(self) -> None:
-        limit = self._triggered
-        say("socket-activate", f"{self.pair.socket.name}: {limit.burst} clients came in {limit.interval:g} s; given up")
+        say("socket-activate", f"{self.pair.socket.name}: clients came {self._triggered}; given up")
         self.failed = True
         self.sockets.close()
         self._accept.cancel()

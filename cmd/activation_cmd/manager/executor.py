@@ -132,8 +132,11 @@ class _Process:
             for number in _IGNORED:
                 signal.signal(number, signal.SIG_IGN)
             gc.disable()  # a collection would touch, and so copy, all that the children share
-            while self._obey():
-                pass
+            try:
+                while self._obey():
+                    pass
+            except OSError:
+                pass  # socket-activate was killed while it was answered
             self._clean_up()
         finally:
             os._exit(0)
@@ -201,12 +204,21 @@ class _Process:
             os._exit(1)
 
     def _clean_up(self) -> None:
-        identities = frozenset[bytes]().union(*self._sessions.values())
-        for found in processes.running() if self._sessions else ():
-            if found.session in self._sessions or identities & processes.environment(found.pid):
-                _end(found.pid)
+        told: set[int] = set()
+        while left := self._members() - told:  # what has just been forked shows the next time
+            for pid in left:
+                _end(pid)
+            told |= left
         for (kind, path), identity in reversed(self._nodes.items()):
             leftovers.remove_stale(kind, path, identity)
+
+    def _members(self) -> set[int]:
+        identities = frozenset[bytes]().union(*self._sessions.values())
+        return {
+            found.pid
+            for found in (processes.running() if self._sessions else ())
+            if found.session in self._sessions or identities & processes.environment(found.pid)
+        }
 
 
 def _end(pid: int) -> None:

@@ -15,6 +15,9 @@ class RateLimit:
     _end: float = attrs.field(default=-float("inf"), init=False)
     _count: int = attrs.field(default=0, init=False)
 
+    def __str__(self) -> str:
+        return f"{self.burst} times" + ("" if self.interval is None else f" in {self.interval:g} s")
+
     def count(self) -> None:
         """An event happens."""
         now = trio.current_time()

@@ -112,7 +112,7 @@ class OnDemand:
 
     async def _started_now(self) -> Child | None:
         if self._started.exhausted_until() > trio.current_time():
-            self._give_up(f"it was started {self._started.burst} times in {self._started.interval:g} s")
+            self._give_up(f"it was started {self._started}")
             return None
         child = None
         with trio.CancelScope() as self._pause:
@@ -125,7 +125,7 @@ class OnDemand:
         limit = max(self._triggered, self._started, key=RateLimit.exhausted_until)
         with trio.CancelScope(deadline=limit.exhausted_until()) as self._pause:
             await self._readable()
-            self._give_up(f"clients started it {limit.burst} times in {limit.interval:g} s")
+            self._give_up(f"clients started it {limit}")
         if self.failed or self._stopping:
             return None
         child = await self.spare.client_comes(self.service.start(self.triggers))

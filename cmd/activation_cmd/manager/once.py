@@ -14,10 +14,13 @@ from .making import MadeSockets
 from .service import OWN_VARIABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping
     from types import FrameType
 
     from .model import Pair
+
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class _Ended(BaseException):
@@ -34,30 +37,31 @@ def run(pair: Pair, environment: Mapping[str, str], *, now: bool, inetd: bool) -
     def end(_number: int, _frame: FrameType | None) -> None:
         raise _Ended
 
+    def first_client() -> None:
+        # exec_process() has given these their default actions.
+        for ending in _ENDING:
+            signal.signal(ending, end)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+        if not now:
+            poll = select.poll()
+            for number in [0] if inetd else range(3, 3 + len(made)):
+                poll.register(number, select.POLLIN)
+            poll.poll()
+        for ending in _ENDING:
+            signal.signal(ending, signal.SIG_DFL)
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     with MadeSockets() as sockets:
+        made = sockets.make(pair.socket)
+        for listen in pair.socket.listen:
+            say("socket-activate", f"listening on {listen.text}")
+        variables = {name: value for name, value in environment.items() if name not in OWN_VARIABLES}
+        standard = made[0].descriptor if inetd else os.open(os.devnull, os.O_RDONLY)
+        os.dup2(standard, 0)
+        if inetd:
+            os.dup2(standard, 1)
+        files = [] if inetd else [(one.name, one) for one in made]
         try:
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, end)
-            made = sockets.make(pair.socket)
-            for listen in pair.socket.listen:
-                say("socket-activate", f"listening on {listen.text}")
-            variables = {name: value for name, value in environment.items() if name not in OWN_VARIABLES}
-            standard = made[0].descriptor if inetd else os.open(os.devnull, os.O_RDWR)
-            os.dup2(standard, 0)
-            if inetd:
-                os.dup2(standard, 1)
-            activation.exec_process(
-                pair.service.exec_start.arguments,
-                [] if inetd else [(one.name, one) for one in made],
-                env=variables,
-                before=None if now else _first_client([0] if inetd else range(3, 3 + len(made))),
-            )
+            activation.exec_process(pair.service.exec_start.arguments, files, env=variables, before=first_client)
         except _Ended:
             return 0
-
-
-def _first_client(descriptors: Sequence[int]) -> Callable[[], object]:
-    poll = select.poll()
-    for number in descriptors:
-        poll.register(number, select.POLLIN)
-    return poll.poll

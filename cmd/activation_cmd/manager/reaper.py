@@ -32,9 +32,14 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 @attrs.define(eq=False)
 class Reaper:
-    """Starts children and tells when they end. Only this may reap in this process."""
+    """Starts children and tells when they end. Only this may reap in this process.
+
+    Attributes:
+        disabled: the executor was ended, and nothing can be started any more.
+    """
 
     executor: Executor
+    disabled: bool = attrs.field(default=False, init=False)
     _children: dict[int, Ending] = attrs.field(factory=dict, init=False)
 
     def fork(self, starts: Sequence[Start], *, at_once: bool) -> Child:
@@ -50,6 +55,7 @@ class Reaper:
                 return self.fork(starts, at_once=at_once)
             except (BrokenPipeError, ConnectionResetError):
                 say("socket-activate", "its executor was ended, without which nothing can be started; all is ended")
+                self.disabled = True
                 signal.raise_signal(signal.SIGTERM)
                 return None
             except OSError as error:

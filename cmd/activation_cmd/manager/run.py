@@ -74,7 +74,7 @@ async def run(executor: Executor, pairs: Sequence[Pair], options: Options) -> in
                     nursery.start_soon(partial(unit.run, now=options.now))
             await reaper.end_orphans()
             background.cancel_scope.cancel()
-    return int(any(unit.failed for unit in units))
+    return int(reaper.disabled or any(unit.failed for unit in units))
 
 
 def _units(pairs: Sequence[Pair], options: Options, reaper: Reaper, spare: Spare, closing: ExitStack) -> Sequence[Unit]:

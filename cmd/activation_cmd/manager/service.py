@@ -75,12 +75,14 @@ class Service:
     life: Life | None = attrs.field(default=None, init=False)
     _receiver: activation.NotifyReceiver | None = attrs.field(init=False)
     _account: Account | None = attrs.field(init=False)
+    _home: str = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         streams = (self.unit.standard_input, self.unit.standard_output, self.unit.standard_error)
         if "socket" in streams and len(self.files) != 1:
             raise ValueError(f"{self.unit.name}: standard streams can be one socket, not {len(self.files)}")
         self._account = account(self.unit)
+        self._home = home(self.unit, self._account)
         self.store = activation.DescriptorStore(self.unit.store_maximum)
         self._receiver = None if self.unit.notify_access == "none" else activation.NotifyReceiver()
 
@@ -98,10 +100,13 @@ class Service:
         """What the next start needs."""
         for _, number in self.files:
             os.set_blocking(number, True)  # as they were made; the last run may have changed what all share
+        return self._start(triggers)
+
+    def _start(self, triggers: Sequence[int] = ()) -> Start:
         unit, with_pid = self.unit, ["SYSTEMD_EXEC_PID"] if self.surroundings.as_units else []
         environment = {**self.surroundings.environment, IDENTITY: secrets.token_hex(16)}
         if self._account and unit.user:
-            environment |= _home(self._account)
+            environment |= _variables(self._account)
         environment |= {**self.variables, **unit.environment}
         if self._receiver:
             environment["NOTIFY_SOCKET"] = self._receiver.address
@@ -112,7 +117,7 @@ class Service:
                 environment["FDSTORE"] = str(unit.store_maximum)
         directory = unit.working_directory or self.surroundings.directory
         if directory == "~":
-            directory = pwd.getpwuid(self._account.uid if self._account else os.getuid()).pw_dir
+            directory = self._home
         standard = (unit.standard_input, unit.standard_output, unit.standard_error)
         command = unit.exec_start
         return Start(
@@ -161,7 +166,7 @@ class Service:
             self.life = None
 
     def _reload_starts(self, main: int) -> list[Start]:
-        start = self.start()
+        start = self._start()
         environment = {**start.environment, "MAINPID": str(main)}
         if self.unit.notify_access not in ("exec", "all"):
             environment.pop("NOTIFY_SOCKET", None)
@@ -222,7 +227,22 @@ def account(unit: ServiceUnit) -> Account | None:
     return Account(user.pw_name, user.pw_uid, group, groups)
 
 
-def _home(account: Account) -> dict[str, str]:
+def home(unit: ServiceUnit, account: Account | None) -> str:
+    """The home that ``WorkingDirectory=~`` stands for.
+
+    Raises:
+        ValueError: it says so, and there is none.
+    """
+    if unit.working_directory != "~":
+        return ""
+    uid = account.uid if account else os.getuid()
+    try:
+        return pwd.getpwuid(uid).pw_dir
+    except KeyError:
+        raise ValueError(f"{unit.name}: WorkingDirectory=~: user {uid} has no home") from None
+
+
+def _variables(account: Account) -> dict[str, str]:
     """What User= sets: a home and a shell only where there is one to speak of, as in systemd."""
     user = pwd.getpwuid(account.uid)
     variables = {"LOGNAME": user.pw_name, "USER": user.pw_name}
