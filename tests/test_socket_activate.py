@@ -237,3 +237,28 @@ def test_a_program_that_leaves_its_clients_waiting_is_given_up(tmp_path: Path) -
             eventually(lambda: process.poll() is not None, "it has given up")
         assert process.returncode == 1
     assert not path.exists()
+
+
+def test_a_signal_that_comes_together_with_a_client_ends_what_that_started(tmp_path: Path) -> None:
+    path = tmp_path / "a.sk"
+    chosen = random.Random(5)
+    for _ in range(20):
+        with running(SOCKET_ACTIVATE, "-l", str(path), "sleep", "60", until=b"listening", status=0) as process:
+            eventually(lambda: waits(process.pid), "a child waits for the client")
+            with connect(path):
+                threading.Event().wait(chosen.uniform(0, 0.003))
+                process.terminate()
+                assert process.wait(LIMIT) == 0
+
+
+def waits(pid: int) -> bool:
+    """Whether socket-activate has both its executor and a child that waits."""
+    return len(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()) > 1
+
+
+def test_what_socket_activate_had_as_a_child_before_is_left_alone(tmp_path: Path) -> None:
+    script = f"sleep 60 & echo $! >&2; exec {SOCKET_ACTIVATE} -l {tmp_path}/a.sk true"
+    with running("sh", "-c", script, until=b"listening", status=0) as process:
+        (sleeping,) = children(process.pid)
+    assert alive(sleeping)
+    os.kill(sleeping, signal.SIGKILL)

@@ -137,11 +137,12 @@ class Accepting:
             return
         service.files = []
         service.say(f"a client came; started {unit.exec_start.program}, pid {child.pid}")
+        service.begin(child)
         self._services.append(service)
 
         async def live() -> None:
             try:
-                await service.live(child)
+                await service.live()
                 service.say(f"pid {child.pid} {outcome(child)}")
             finally:
                 self._services.remove(service)

@@ -34,7 +34,7 @@ NEVER = float("inf")
 
 @attrs.define(eq=False)
 class Life:
-    """One start of a service. :meth:`run` is all of it; the other methods ask for something meanwhile.
+    """One start of a service. :meth:`run` is all of it; the other methods ask for something, before it or meanwhile.
 
     Attributes:
         identity: the start's own INVOCATION_ID=...
@@ -63,12 +63,14 @@ class Life:
     _status: str | None = attrs.field(default=None, init=False)
     _nursery: trio.Nursery = attrs.field(init=False)
 
-    async def run(self) -> Result:
-        """Live; return how it ended."""
+    def __attrs_post_init__(self) -> None:
         self._main = self.child.pid
         self._group = Group(self.child.pid, self.identity)
         self._watchdog_time = self.unit.watchdog or NEVER
         self._set_deadline(self.unit.timeout_start)
+
+    async def run(self) -> Result:
+        """Live; return how it ended."""
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._follow_start)
             self._nursery.start_soon(self._follow_main, self.child)
@@ -90,7 +92,7 @@ class Life:
             self._is_running()
 
     async def _follow_main(self, child: Child) -> None:
-        if self.unit.type == "simple":
+        if self.unit.type == "simple" and self.state == "starting":
             self._is_running()
         await child.exited.wait()
         if self._main == child.pid:

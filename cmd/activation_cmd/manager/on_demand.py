@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .launch import Child
-    from .life import Result
+    from .life import Life, Result
     from .making import MadeSockets
     from .model import Restart, SocketUnit
     from .service import Service
@@ -59,6 +59,7 @@ class OnDemand:
     _triggered: RateLimit = attrs.field(init=False)
     _started: RateLimit = attrs.field(init=False)
     _stopping: bool = attrs.field(default=False, init=False)
+    _killing: bool = attrs.field(default=False, init=False)
     _again: bool = attrs.field(default=False, init=False)
     _pause: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
 
@@ -76,7 +77,8 @@ class OnDemand:
                 if child is None:
                     break
                 self._started.count()
-                result = await self.service.live(child)
+                self._catch_up(self.service.begin(child))
+                result = await self.service.live()
                 now = await self._rest(child, result)
             nursery.cancel_scope.cancel()
 
@@ -94,9 +96,17 @@ class OnDemand:
 
     def kill(self) -> None:
         """End it at once."""
+        self._killing = True
         self.stop()
         if self.service.life:
             self.service.life.kill()
+
+    def _catch_up(self, life: Life) -> None:
+        """Do what was asked just as the client came."""
+        if self._killing:
+            life.kill()
+        elif self._stopping:
+            life.stop()
 
     def reload(self) -> None:
         """Let it read its configuration again, if it runs."""

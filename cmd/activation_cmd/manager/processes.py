@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 
 class Process(NamedTuple):
@@ -37,13 +37,17 @@ def running() -> Iterator[Process]:
             yield found
 
 
-def descendants(ancestor: int) -> Iterator[Process]:
-    """The processes that one has started, and theirs; those that have ended are left out, but not what they started."""
+def descendants(ancestor: int, without: Collection[int] = ()) -> Iterator[Process]:
+    """The processes that one has started, and theirs; those that have ended are left out, but not what they started.
+
+    Args:
+        without: leave these out, and what they started.
+    """
     for pid in _children(ancestor):
-        if found := process(pid):
+        if pid not in without and (found := process(pid)):
             if found.state not in "ZX":
                 yield found
-            yield from descendants(pid)
+            yield from descendants(pid, without)
 
 
 def _children(parent: int) -> list[int]:

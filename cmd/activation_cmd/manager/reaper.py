@@ -40,6 +40,8 @@ class Reaper:
 
     executor: Executor
     disabled: bool = attrs.field(default=False, init=False)
+    # Whoever became socket-activate may have had children before: they are nobody's to end here.
+    _inherited: set[int] = attrs.field(factory=set, init=False)
     _children: dict[int, Ending] = attrs.field(factory=dict, init=False)
 
     def fork(self, starts: Sequence[Start], *, at_once: bool) -> Child:
@@ -71,14 +73,11 @@ class Reaper:
         self._children.pop(pid, None)
         return ending
 
-    def owns(self, pid: int) -> bool:
-        """Whether it is a child that was forked here and has not ended."""
-        return pid in self._children or pid == self.executor.pid
-
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Reap, until cancelled."""
         # Processes that lost their parents come to this one, and do not outlive it unseen. prctl(2)
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self._inherited = {found.pid for found in processes.descendants(os.getpid())}
         with trio.open_signal_receiver(signal.SIGCHLD) as signals:
             task_status.started()
             async for _ in signals:
@@ -92,6 +91,7 @@ class Reaper:
             return False
         if ended is None:
             return False
+        self._inherited.discard(ended.si_pid)
         if child := self._children.pop(ended.si_pid, None):
             child.status = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
             child.core = ended.si_code == os.CLD_DUMPED
@@ -102,7 +102,7 @@ class Reaper:
         """End what services have left that could not be told to be theirs."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             with trio.move_on_after(_PATIENCE):
-                while left := [found.pid for found in processes.descendants(os.getpid()) if not self.owns(found.pid)]:
+                while left := [found.pid for found in processes.descendants(os.getpid(), self._inherited)]:
                     for pid in left:
                         try:
                             os.kill(pid, number)

@@ -146,8 +146,8 @@ class Service:
     def _standard_socket(self) -> int | None:
         return self.files[0][1] if self.files else None
 
-    async def live(self, child: Child) -> Result:
-        """Follow a child that has become this service, to its end."""
+    def begin(self, child: Child) -> Life:
+        """A child has become this service: what there is to ask of it from now on. To be followed by :meth:`live`."""
         assert child.start
         identity = f"{IDENTITY}={child.start.environment[IDENTITY]}".encode()
         self.life = Life(
@@ -160,6 +160,11 @@ class Service:
             control=self._reload_starts,
             say=self.say,
         )
+        return self.life
+
+    async def live(self) -> Result:
+        """Follow what began, to its end."""
+        assert self.life
         try:
             return await self.life.run()
         finally:
