@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         return _run(name, options, operands)
     except UsageError as error:
-        print(usage(error.command), file=sys.stderr)
+        if sys.stderr is not None:
+            print(usage(error.command), file=sys.stderr)
         say("minirunc", str(error))
         return 2
     except KeyboardInterrupt:

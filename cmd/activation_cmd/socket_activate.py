@@ -29,10 +29,10 @@ Exit status: 0 when a signal ended it; 1 for an address, a unit or a service tha
 COMMAND may not run, 127 if there is none.
 
 Differences from systemd-socket-activate: the environment is passed on (--clean-env: TERM, PATH, USER and HOME alone),
-with INVOCATION_ID and NOTIFY_SOCKET; COMMAND is a child and is started again for the next client (--once: this process
-becomes it); standard input is /dev/null; host names are addresses, too; paths are removed at the end, and one that is
-in use is refused; what --accept passes is named connection and comes with REMOTE_ADDR and REMOTE_PORT. --setenv,
---fdname, --inetd, --accept, --datagram and --seqpacket are the same there."""
+with INVOCATION_ID, SYSTEMD_EXEC_PID and NOTIFY_SOCKET; COMMAND is a child and is started again for the next client
+(--once: this process becomes it); standard input is /dev/null; host names are addresses, too; paths are removed at the
+end, and one that is in use is refused; what --accept passes is named connection and comes with REMOTE_ADDR and
+REMOTE_PORT. --setenv, --fdname, --inetd, --accept, --datagram and --seqpacket are the same there."""
 
 
 class _ExitError(Exception):

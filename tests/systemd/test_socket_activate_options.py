@@ -105,6 +105,7 @@ ROWS = {
 DIFFERENT = {
     "/is a child": "it is started again for the next client; not with --once",
     "/environment/INVOCATION_ID": "as a service; not with --once",
+    "/environment/SYSTEMD_EXEC_PID": "as a service; not with --once",
     "/environment/NOTIFY_SOCKET": "as a service; not with --once",
     "/descriptors/0": "standard input is /dev/null; not with --inetd",
     "/environment/LISTEN_PIDFDID": "from v258 on",

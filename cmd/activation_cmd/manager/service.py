@@ -46,7 +46,7 @@ class Surroundings:
     Attributes:
         environment: what every service finds in its environment.
         directory: where it runs if its unit does not say; None for where socket-activate does.
-        as_units: it is told of itself all that systemd tells a unit, not only what a notification needs.
+        as_units: they are units of files: SIGPIPE is ignored, as IgnoreSIGPIPE= has it.
     """
 
     reaper: Reaper
@@ -103,7 +103,7 @@ class Service:
         return self._start(triggers)
 
     def _start(self, triggers: Sequence[int] = ()) -> Start:
-        unit, with_pid = self.unit, ["SYSTEMD_EXEC_PID"] if self.surroundings.as_units else []
+        unit, with_pid = self.unit, ["SYSTEMD_EXEC_PID"]
         environment = {**self.surroundings.environment, IDENTITY: secrets.token_hex(16)}
         if self._account and unit.user:
             environment |= _variables(self._account)

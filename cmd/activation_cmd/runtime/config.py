@@ -63,7 +63,7 @@ class Mount:
 
     def __init__(self, value: Value, unapplied: list[str]) -> None:
         self.path = value.path
-        self.destination = os.path.normpath(value["destination"].absolute_path())
+        self.destination = os.path.normpath("/" + value["destination"].absolute_path().lstrip("/"))
         self.flags, self.propagation, data = 0, list[int](), list[str]()
         for option in value["options"].array():
             word = option.string()
@@ -151,7 +151,7 @@ class Config:
         if not self.args or not self.args[0]:
             raise process["args"].wrong("the program and its arguments")
         self.env = dict(_variable(item) for item in process["env"].array())
-        self.cwd = process["cwd"].absolute_path()
+        self.cwd = os.path.normpath(process["cwd"].absolute_path())
         self.no_new_privileges = process["noNewPrivileges"].boolean()
         score = process["oomScoreAdj"]
         self.oom_score_adj = None if score.raw is None else score.integer(-1000, 1000)

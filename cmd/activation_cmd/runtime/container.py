@@ -35,9 +35,10 @@ class Start:
         notify_socket: what it finds at NOTIFY_SOCKET, if there is a manager to tell.
         env: what it finds in its environment, whatever the bundle says.
         mask: the signals that are blocked in it.
+        note: where it notes the inode number of its mount namespace, if somebody wants to know.
     """
 
-    __slots__ = ("config", "env", "mask", "notify_socket", "passed", "strict")
+    __slots__ = ("config", "env", "mask", "note", "notify_socket", "passed", "strict")
 
     def __init__(
         self,
@@ -50,7 +51,7 @@ class Start:
         strict: bool,
     ) -> None:
         self.config, self.passed, self.strict = config, passed, strict
-        self.notify_socket, self.env, self.mask = notify_socket, env, mask
+        self.notify_socket, self.env, self.mask, self.note = notify_socket, env, mask, -1
 
 
 def run(start: Start, channel: _socket.socket, alive: int) -> NoReturn:
@@ -62,6 +63,7 @@ def run(start: Start, channel: _socket.socket, alive: int) -> NoReturn:
     try:
         _live_as_long_as(alive)
         os.setsid()
+        _keep_to_itself()
         _become(start)
     except BundleError as error:
         told = str(error)
@@ -75,6 +77,8 @@ def _become(start: Start) -> NoReturn:
     config = start.config
     os.umask(0)
     _enter_mount_namespace(config)
+    if start.note >= 0:
+        os.write(start.note, b"%d" % os.stat("/proc/self/ns/mnt").st_ino)
     outside = filesystem.attach(config, start.notify_socket)
     if "user" in config.namespaces:
         _become_root()
@@ -84,7 +88,8 @@ def _become(start: Start) -> NoReturn:
     filesystem.protect(config)
     os.umask(config.umask)
 
-    environment = {"HOME": _home(config.uid), **config.env, **start.env}
+    environment = {**config.env, **start.env}
+    environment["HOME"] = environment.get("HOME") or _home(config.uid)
     if config.no_new_privileges:
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     if config.rlimits:
@@ -116,6 +121,16 @@ def _live_as_long_as(alive: int) -> None:
     except BlockingIOError:
         return
     os._exit(1)
+
+
+def _keep_to_itself() -> None:
+    """Let no descriptor reach the container but what is passed: later, a small limit may hide those above it."""
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if int(name) > 2:
+                os.set_inheritable(int(name), False)
+        except OSError:
+            pass  # the listing's own
 
 
 def _enter_mount_namespace(config: Config) -> None:

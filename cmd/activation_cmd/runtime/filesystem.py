@@ -1,8 +1,8 @@
 """The container's file system: its mounts, its devices, and the change into it. pivot_root(2), never a bare chroot(2).
 
-The change of root comes first and the mounts after it, while the old root is still attached: so a destination is looked
-up in the container's own tree, symbolic links included, by the kernel itself. What is bound from outside is opened
-before, and is then found by its number in the old root's /proc.
+While the mounts are made, the root is already the container's and the working directory is the old one: so the kernel
+looks a destination up in the container's own tree, symbolic links included. What is bound from outside is opened
+before, and is then found by its number in the old root's /proc. The change of root that lasts comes after that.
 """
 
 from __future__ import annotations
@@ -73,8 +73,11 @@ def attach(config: Config, notify_socket: str | None) -> dict[str, int]:
 def enter(config: Config, notify_socket: str | None, outside: dict[str, int]) -> None:
     """Make the working directory the root, and mount everything in it."""
     with At("root.path"):
-        old_root = os.open("/", os.O_PATH | os.O_DIRECTORY)
-        pivot_root(".", ".")
+        old_root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        new_root = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.chroot(
+            "."
+        )  # for the look-ups alone: nothing leads above this root, while the old one is the working directory
         os.fchdir(old_root)
 
     for item in config.mounts:
@@ -86,13 +89,18 @@ def enter(config: Config, notify_socket: str | None, outside: dict[str, int]) ->
     if notify_socket:
         with At(f"NOTIFY_SOCKET ({NOTIFY_SOCKET})"):
             flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY
-            _bind(outside[notify_socket], NOTIFY_SOCKET, MS_BIND, flags)
+            _bind(outside[notify_socket], os.path.realpath(NOTIFY_SOCKET), MS_BIND, flags)
     with At("process.cwd"):
         os.makedirs(config.cwd, exist_ok=True)
 
-    umount2(".", MNT_DETACH)
-    os.chdir("/")
-    for descriptor in (old_root, *outside.values()):
+    with At("root.path"):
+        os.chroot(".")
+        os.fchdir(new_root)
+        pivot_root(".", ".")
+        os.fchdir(old_root)
+        umount2(".", MNT_DETACH)
+        os.chdir("/")
+    for descriptor in (old_root, new_root, *outside.values()):
         os.close(descriptor)
 
 
@@ -131,17 +139,18 @@ def protect(config: Config) -> None:
 
 
 def _mount(item: Mount, outside: dict[str, int]) -> None:
+    destination = os.path.realpath(item.destination)  # a link may lead to what is still to be made
     if item.is_bind:
-        _bind(outside[item.source], item.destination, item.flags & (MS_BIND | MS_REC), item.flags & ~MS_BIND & ~MS_REC)
+        _bind(outside[item.source], destination, item.flags & (MS_BIND | MS_REC), item.flags & ~MS_BIND & ~MS_REC)
     else:
-        mode = _existing_mode(item.destination)
-        os.makedirs(item.destination, exist_ok=True)
+        mode = _existing_mode(destination)
+        os.makedirs(destination, exist_ok=True)
         later = MS_RDONLY if item.kind == "tmpfs" else 0
-        mount(item.source, item.destination, item.kind, item.flags & ~later, item.data)
+        mount(item.source, destination, item.kind, item.flags & ~later, item.data)
         if item.kind == "tmpfs" and mode is not None and "mode=" not in item.data:
-            os.chmod(item.destination, mode)
+            os.chmod(destination, mode)
     for flags in item.propagation:
-        mount(None, item.destination, None, flags)
+        mount(None, destination, None, flags)
 
 
 def _existing_mode(path: str) -> int | None:

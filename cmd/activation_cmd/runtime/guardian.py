@@ -18,7 +18,7 @@ from .values import At, BundleError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from typing import NoReturn
 
     from .config import Config
@@ -40,6 +40,8 @@ def guard(
         _enter_namespaces(start.config, channel)
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, _signal.SIGTERM)  # which wakes it up, no more
         alive, end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        if start.config.namespaces.get("pid"):
+            start.note = os.memfd_create("mount namespace")
         pid = os.fork()
         if not pid:
             os.close(end)
@@ -47,7 +49,7 @@ def guard(
         channel.send(b"forked %d" % pid)
         channel.close()
         start.passed.close()
-        _watch(supervisor, pid, ended)
+        _watch(start, supervisor, pid, ended)
     except BundleError as error:
         channel.send(b"failed " + str(error).encode(errors="replace"))
     except BaseException as error:
@@ -55,6 +57,8 @@ def guard(
     finally:
         try:
             end_children()
+            if start.note >= 0:
+                _end_joined(start.note)
             remove_state()
         finally:
             os._exit(1)
@@ -79,7 +83,7 @@ def _enter_namespaces(config: Config, channel: _socket.socket) -> None:
             syscalls.unshare(syscalls.CLONE_NEWPID)
 
 
-def _watch(supervisor: int, pid: int, ended: int) -> None:
+def _watch(start: container.Start, supervisor: int, pid: int, ended: int) -> None:
     """Until the supervisor is gone: pass on its signals, and tell it when the process has ended and with what."""
     signals = _signal.valid_signals()
     running = True
@@ -89,6 +93,8 @@ def _watch(supervisor: int, pid: int, ended: int) -> None:
             if running and (status := _reap(pid)) is not None:
                 running = False
                 end_children()
+                if start.note >= 0:
+                    _end_joined(start.note)
                 os.write(ended, bytes([status]))
         elif running and signal.si_pid == supervisor == os.getppid():  # else it is its death that woke this one
             os.kill(pid, signal.si_signo)
@@ -113,13 +119,38 @@ def read_status(ended: int) -> int:
     return status[0] if status else 128 + int(_signal.SIGKILL)
 
 
-def end_children() -> None:
-    """Kill what is left below this process, generation after generation: it inherits what its children leave."""
-    while True:
-        try:
-            with open("/proc/thread-self/children") as file:
-                for pid in file.read().split():
-                    os.kill(int(pid), _signal.SIGKILL)
-            os.waitpid(-1, 0)
-        except ChildProcessError:
-            return
+def children() -> set[int]:
+    """The processes whose parent this one is."""
+    with open("/proc/thread-self/children") as file:
+        return {int(pid) for pid in file.read().split()}
+
+
+def end_children(spared: Collection[int] = ()) -> None:
+    """Kill what is left below this process, generation after generation: it inherits what its children leave.
+
+    Args:
+        spared: children that it had before.
+    """
+    while ours := children().difference(spared):
+        for pid in ours:
+            os.kill(pid, _signal.SIGKILL)
+        for pid in ours:
+            os.waitpid(pid, 0)
+
+
+def _end_joined(note: int) -> None:
+    """Kill what is left in the mount namespace: where a PID namespace was joined, nobody here inherits it."""
+    inode = os.pread(note, 32, 0)
+    while inode and (left := [pid for pid in filter(str.isdecimal, os.listdir("/proc")) if _mounts(pid) == inode]):
+        for pid in left:
+            try:
+                os.kill(int(pid), _signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+
+def _mounts(pid: str) -> bytes | None:
+    try:
+        return b"%d" % os.stat(f"/proc/{pid}/ns/mnt").st_ino
+    except OSError:
+        return None

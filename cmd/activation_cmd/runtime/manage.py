@@ -98,7 +98,7 @@ def _send(document: dict[str, Any], number: int, *, wait: bool = False) -> None:
     except ProcessLookupError:
         return
     try:
-        if started(document["pid"]) == document["start_time"]:
+        if document["start_time"] is not None and started(document["pid"]) == document["start_time"]:
             signal.pidfd_send_signal(pidfd, number)
             if wait:
                 select.select([pidfd], [], [])
@@ -110,7 +110,7 @@ def _send(document: dict[str, Any], number: int, *, wait: bool = False) -> None:
 
 def _signal_number(text: str) -> int:
     """By number or by name, with or without SIG."""
-    if text.isascii() and text.isdigit() and int(text) in signal.valid_signals():
+    if text.isascii() and text.isdigit() and len(text) < 4 and int(text) in {0, *signal.valid_signals()}:
         return int(text)
     try:
         return signal.Signals["SIG" + text.upper().removeprefix("SIG")]

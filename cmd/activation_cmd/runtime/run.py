@@ -36,6 +36,7 @@ def run(root: str, identity: str, *, bundle: str, preserve_fds: int, pid_file: s
     _check(config, strict=strict)
     # From here on signals wait, and are read when there is somebody to send them on to.
     mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+    inherited = guardian.children()
     state = State(root, identity)
     state.claim()
     try:
@@ -60,7 +61,7 @@ def run(root: str, identity: str, *, bundle: str, preserve_fds: int, pid_file: s
         return supervise.run(guardian_pid, pid, ended, signals, notify)
     finally:
         state.end(keep=keep)
-        guardian.end_children()  # last: until then it would remove the state, were this process killed
+        guardian.end_children(inherited)  # last: until then it would remove the state, were this process killed
 
 
 def _check(config: Config, *, strict: bool) -> None:
@@ -166,6 +167,14 @@ def _write_pid_file(path: str, pid: int) -> None:
     """Write the number; who reads the file finds all of it or nothing."""
     folder, name = os.path.split(path)
     new = os.path.join(folder, f".{name}")
-    with open(new, "w") as file:
+    try:
+        os.unlink(new)  # of one that was killed here
+    except FileNotFoundError:
+        pass
+    with open(new, "x") as file:
         file.write(str(pid))
-    os.rename(new, path)
+    try:
+        os.rename(new, path)
+    except OSError:
+        os.unlink(new)
+        raise

@@ -64,7 +64,7 @@ class State:
             _sweep(self.root)
             new = os.path.join(self.root, f"{_UNFINISHED}new")
             os.mkdir(new)
-            os.chmod(new, 0o711)  # noqa: S103  # a user namespace's root finds the socket in it
+            os.chmod(new, 0o700)  # or everybody could tell the service manager through the socket in it
             self._lock = os.open(os.path.join(new, LOCK), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             try:
@@ -99,7 +99,8 @@ class State:
             if not os.path.exists(self.path(LOCK)):
                 raise BundleError(f"there is no container {self.identity} in {self.root}") from None
             return {"id": self.identity, "status": "creating", "pid": 0}
-        running = started(document["pid"]) == document["start_time"]
+        began = document["start_time"]  # None if it had ended by then
+        running = began is not None and started(document["pid"]) == began
         return document | ({"status": "running"} if running else {"status": "stopped", "pid": 0})
 
     def is_held(self) -> bool:
@@ -193,7 +194,7 @@ def _sweep(root: str) -> None:
 def started(pid: int) -> str | None:
     """When the process was started, by the kernel's clock; None where there is none, or it has ended."""
     try:
-        with open(f"/proc/{pid}/stat") as file:
+        with open(f"/proc/{pid}/stat", errors="replace") as file:  # a process may have any name
             fields = file.read().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None

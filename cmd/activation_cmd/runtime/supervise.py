@@ -54,6 +54,7 @@ async def _send_signals_on(signals: int, guardian_pid: int, proxy: NotifyProxy |
         info = os.read(signals, _SIGINFO_SIZE)
         number, sender = (int.from_bytes(info[at : at + 4], sys.byteorder) for at in (0, 12))
         # A manager that was told of the main process sends that process its signals itself: a second one would be a
-        # second order.
-        if number not in NOT_SENT_ON and not (proxy and proxy.announced and sender == os.getppid()):
+        # second order. Only who starts a service says SYSTEMD_EXEC_PID.
+        managed = os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid()) and sender == os.getppid()
+        if number not in NOT_SENT_ON and not (managed and proxy and proxy.announced):
             os.kill(guardian_pid, number)

@@ -45,7 +45,10 @@ class Value:
         """The error that says so."""
         if self.raw is None:
             return BundleError(f"{self.path} is missing; expected {expected}")
-        shown = repr(self.raw)
+        try:
+            shown = repr(self.raw)
+        except RecursionError:
+            shown = "nested too deeply"
         if len(shown) > _LONGEST:
             shown = shown[:_LONGEST] + "..."
         return BundleError(f"{self.path or 'it'} is {shown}; expected {expected}")
