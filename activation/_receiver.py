@@ -74,13 +74,17 @@ class NotifyReceiver:
 
         Args:
             path: is made, and removed by :meth:`close`.
-            fileno: the descriptor of a datagram socket that is bound already, to take it over; its path stays.
+            fileno: instead of a path, the descriptor of a datagram socket that is bound already, to take it over; its
+                path stays.
 
         Raises:
-            OSError: the path cannot be bound, or the descriptor is no such socket.
+            OSError: the path cannot be bound.
+            ValueError: the descriptor is of no such socket; it stays the caller's. Or there are both.
         """
+        if path is not None and fileno is not None:
+            raise ValueError("there are a path and a descriptor to receive at; expected one of them")
         self._path = path
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM, fileno=fileno)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) if fileno is None else _bound(fileno)
         try:
             self._socket.setblocking(False)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -109,10 +113,10 @@ class NotifyReceiver:
         """Wait for the next message."""
         import trio
 
-        await trio.lowlevel.checkpoint_if_cancelled()
+        # No checkpoint after it was taken: it would be in nobody's hands, and receive_nowait() would overtake it.
+        await trio.lowlevel.checkpoint()
         while (notification := self.receive_nowait()) is None:
             await trio.lowlevel.wait_readable(self._socket)
-        await trio.lowlevel.cancel_shielded_checkpoint()
         return notification
 
     def receive_nowait(self) -> Notification | None:
@@ -143,6 +147,14 @@ class NotifyReceiver:
                 os.unlink(self._path)
             except OSError:
                 pass
+
+
+def _bound(fileno: int) -> socket.socket:
+    sock = socket.socket(fileno=fileno)
+    if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_DGRAM or not sock.getsockname():
+        sock.detach()
+        raise ValueError(f"descriptor {fileno} cannot be received at; expected a bound Unix socket for datagrams")
+    return sock
 
 
 _ANCILLARY_SIZE: Final = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(MOST_DESCRIPTORS * 4)

@@ -73,7 +73,11 @@ def telling(tmp_path: Path, code: str, **env: str) -> Iterator[Told]:
     bundle = add_bundle(tmp_path / "bundle", python(PRELUDE + code))
     with activation.NotifyReceiver() as receiver:
         process = subprocess.Popen(
-            [MINIRUNC, "--root", str(tmp_path / "state"), "run", "-b", str(bundle), "box"],
+            # As a service manager starts it: with its own number in SYSTEMD_EXEC_PID.
+            [
+                *("sh", "-c", 'SYSTEMD_EXEC_PID=$$ exec "$@"', "sh"),
+                *(MINIRUNC, "--root", str(tmp_path / "state"), "run", "-b", str(bundle), "box"),
+            ],
             env={**os.environ, "NOTIFY_SOCKET": receiver.address, **env},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
+
+LONGEST_LINE = 4000
+"""Characters; what a pipe takes at once, if it takes anything, is not much more."""
 
 
 def open_missing() -> None:
@@ -17,9 +21,14 @@ def say(program: str, message: str) -> None:
     """Print one line on standard error. Whether anybody reads it makes no difference to what the command does."""
     if sys.stderr is None:
         return  # it was closed, and print() would take standard output
+    line = f"{program}: {message}"[:LONGEST_LINE]
+    line = "".join(character if character.isprintable() else "?" for character in line)
     try:
-        # One write, also where standard error is not buffered, or the lines of several writers run into each other.
-        print(f"{program}: {message}\n", end="", file=sys.stderr, flush=True)
+        poll = select.poll()
+        poll.register(sys.stderr, select.POLLOUT)
+        if poll.poll(0):  # else nobody reads, and the write would wait for that
+            # One write, also where standard error is not buffered, or the lines of several writers run into each other.
+            print(f"{line}\n", end="", file=sys.stderr, flush=True)
     except (OSError, ValueError):
         pass
 

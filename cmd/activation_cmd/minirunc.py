@@ -50,7 +50,9 @@ def _run(name: str, options: dict[str, str], operands: list[str]) -> int:
         from .runtime import spec
 
         return spec.write(options.get("bundle", "."), rootless="rootless" in options)
-    root = options.get("root") or default_root()
+    root = options["root"] if "root" in options else default_root()
+    if not root:
+        raise UsageError("--root is ''; expected a folder", name)
     if name == "run":
         from .runtime.run import run
 

@@ -48,17 +48,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(PROGRAM, "it needs Linux: epoll, memfd_create and subreapers")
         return 1
     open_missing()
-    # Before anything large is imported: what is forked from it is to be small.
-    with Executor() as executor:
-        try:
+    try:
+        # Before anything large is imported: what is forked from it is to be small.
+        with Executor() as executor:
             return _run(argv, executor)
-        except _ExitError as end:
-            return end.status
-        except (OSError, ValueError) as error:
-            say(PROGRAM, reason(error))
-            return 1
-        except KeyboardInterrupt:
-            return 130  # before the signals are heard
+    except _ExitError as end:
+        return end.status
+    except (OSError, ValueError) as error:
+        say(PROGRAM, reason(error))
+        return 1
+    except KeyboardInterrupt:
+        return 130  # before the signals are heard
 
 
 def _run(argv: Sequence[str] | None, executor: Executor) -> int:

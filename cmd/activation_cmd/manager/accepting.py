@@ -104,9 +104,9 @@ class Accepting:
                     continue
                 with connection:
                     self._triggered.count()
-                    self._serve(connection, made, nursery)
+                    await self._serve(connection, made, nursery)
 
-    def _serve(self, connection: socket.socket, made: Made, nursery: trio.Nursery) -> None:
+    async def _serve(self, connection: socket.socket, made: Made, nursery: trio.Nursery) -> None:
         if len(self._services) >= self.pair.socket.max_connections:
             say(
                 "socket-activate",
@@ -129,11 +129,13 @@ class Accepting:
         except (ValueError, OSError) as error:
             say("socket-activate", f"{self.pair.socket.name}: a connection was dropped: {reason(error)}")
             return
+        child = None
         try:
-            child = self.surroundings.reaper.fork([service.start()], at_once=True)
-        except OSError as error:
-            service.close()
-            service.say(f"a connection was dropped: {reason(error)}")
+            child = await self.surroundings.reaper.fork_patiently([service.start()], at_once=True)
+        finally:
+            if child is None:
+                service.close()
+        if child is None:
             return
         service.files = []
         service.say(f"a client came; started {unit.exec_start.program}, pid {child.pid}")

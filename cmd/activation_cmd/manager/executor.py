@@ -31,7 +31,7 @@ IDENTITY = "INVOCATION_ID"
 """The variable that is another one for each start, and that everything which a service starts inherits."""
 
 _SEPARATOR = "\0"
-_LONGEST_MESSAGE = 1 << 16
+_LONGEST_MESSAGE = 1 << 18
 _MOST_DESCRIPTORS = 253  # in one message, the kernel's SCM_MAX_FD
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -57,11 +57,12 @@ class Child(Ending):
             self.failure = (await self._channel.recv(1 << 16)).decode("utf-8", "surrogateescape")
         except ConnectionResetError:
             pass
-        # Not told by a message: that would wake this process when the machine has better to do.
-        if choice := CHOICE.unpack(os.pread(self._order, CHOICE.size, 0))[0]:
-            self.start = self._starts[choice - 1]
-        self._channel.close()
-        os.close(self._order)
+        finally:
+            # Not told by a message: that would wake this process when the machine has better to do.
+            if choice := CHOICE.unpack(os.pread(self._order, CHOICE.size, 0))[0]:
+                self.start = self._starts[choice - 1]
+            self._channel.close()
+            os.close(self._order)
 
     def dismiss(self) -> None:
         """Let a child that waits end, unless a client came first."""

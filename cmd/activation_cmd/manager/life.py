@@ -60,6 +60,7 @@ class Life:
     _watchdog_time: float = attrs.field(default=NEVER, init=False)
     _clock: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _reload_begun: float = attrs.field(default=NEVER, init=False)
+    _reload_again: bool = attrs.field(default=False, init=False)
     _status: str | None = attrs.field(default=None, init=False)
     _nursery: trio.Nursery = attrs.field(init=False)
 
@@ -185,7 +186,9 @@ class Life:
         if pid == self._main:
             return
         # Who is not trusted may only name a process of its own.
-        possible = pid is not None and pid not in (0, 1, os.getpid()) and processes.process(pid)
+        possible = (
+            pid is not None and pid not in (0, 1, os.getpid(), self.reaper.executor.pid) and processes.process(pid)
+        )
         if pid is None or not possible or not (trusted or self._group.owns(pid)):
             self.say(f"MAINPID={text} was ignored: that is no process of this service")
             return
@@ -201,6 +204,13 @@ class Life:
         self.state = "running"
         self._set_deadline(None)
         self._pet()
+        self._reload_if_asked()
+
+    def _reload_if_asked(self) -> None:
+        """Once more, if it was asked for while one was under way: that may have come too early for the last change."""
+        if self._reload_again and not self._group.helpers:
+            self._reload_again = False
+            self.reload()
 
     def _is_reloading(self, monotonic: str | None) -> None:
         if self.state != "running" and not (self.state == "reloading" and self._reload_begun < NEVER):
@@ -225,7 +235,7 @@ class Life:
     def _bite(self) -> None:
         if self.state in ("starting", "running", "reloading"):
             self.result = "watchdog"
-            self._end(signal.SIGABRT, only_main=True)
+            self._end(signal.SIGABRT)
 
     # Time
 
@@ -286,14 +296,16 @@ class Life:
 
     def reload(self) -> None:
         """Let it read its configuration again: SIGHUP for Type=notify-reload, else what ExecReload= says."""
-        if self.state != "running":
+        if self.state in ("starting", "reloading") or self._group.helpers:
+            self._reload_again = True
+        elif self.state != "running":
             return
-        if self.unit.type == "notify-reload":
+        elif self.unit.type == "notify-reload":
             self.state = "reloading"
             self._reload_begun = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
             self._set_deadline(self.unit.timeout_start)
             send(self._main, signal.SIGHUP)
-        elif self.unit.exec_reload and not self._group.helpers:
+        elif self.unit.exec_reload:
             self._nursery.start_soon(self._run_reload)
 
     async def _run_reload(self) -> None:
@@ -302,29 +314,35 @@ class Life:
             if helper is None:
                 return
             self._group.helpers.add(helper.pid)
-            with trio.move_on_after(NEVER if self.unit.timeout_start is None else self.unit.timeout_start) as patience:
-                await helper.settled()
-                if helper.failure:
-                    self.say(helper.failure)
-                await helper.exited.wait()
-            if patience.cancelled_caught:
-                send(helper.pid, signal.SIGKILL)
-                await helper.exited.wait()
-            self._group.helpers.remove(helper.pid)
-            self.reaper.executor.release(helper.pid)
+            try:
+                await self._follow_reload(helper)
+            finally:
+                self._group.helpers.remove(helper.pid)
+                self.reaper.executor.release(helper.pid)
             if helper.status and not command.ignore_failure:
                 self.say(f"ExecReload= failed: {command.program} ended with status {helper.status}")
-                return
+                break
+        self._reload_if_asked()
 
-    def _end(self, number: int, *, only_main: bool = False) -> None:
+    async def _follow_reload(self, helper: Child) -> None:
+        with trio.move_on_after(NEVER if self.unit.timeout_start is None else self.unit.timeout_start) as patience:
+            await helper.settled()
+            if helper.failure:
+                self.say(helper.failure)
+            await helper.exited.wait()
+        if patience.cancelled_caught:
+            send(helper.pid, signal.SIGKILL)
+            await helper.exited.wait()
+
+    def _end(self, number: int) -> None:
         self.state = "stopping"
         self._watchdog = NEVER
         self._set_deadline(self.unit.timeout_stop)
-        self._signal(number, only_main=only_main)
+        self._signal(number)
 
-    def _signal(self, number: int, *, only_main: bool = False) -> None:
+    def _signal(self, number: int) -> None:
         main = set() if self._ended.is_set() else {self._main}
-        for pid in main if only_main else main.union(self._group.members()):
+        for pid in main.union(self._group.members()):
             send(pid, number)
 
     async def _end_the_rest(self) -> None:

@@ -32,7 +32,11 @@ def process(pid: int) -> Process | None:
 
 def running() -> Iterator[Process]:
     """All processes but those that have ended and only wait to be reaped."""
-    for name in os.listdir("/proc"):
+    try:
+        names = os.listdir("/proc")
+    except OSError:
+        return  # there is none, or no descriptor is left to look
+    for name in names:
         if name.isdecimal() and (found := process(int(name))) and found.state not in "ZX":
             yield found
 

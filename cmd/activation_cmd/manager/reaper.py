@@ -46,7 +46,14 @@ class Reaper:
 
     def fork(self, starts: Sequence[Start], *, at_once: bool) -> Child:
         """As :func:`launch.fork`."""
-        child = launch.fork(starts, self.executor, at_once=at_once)
+        try:
+            child = launch.fork(starts, self.executor, at_once=at_once)
+        except (BrokenPipeError, ConnectionResetError):
+            if not self.disabled:
+                say("socket-activate", "its executor was ended, without which nothing can be started; all is ended")
+                self.disabled = True
+                signal.raise_signal(signal.SIGTERM)
+            raise
         self._children[child.pid] = child
         return child
 
@@ -56,9 +63,6 @@ class Reaper:
             try:
                 return self.fork(starts, at_once=at_once)
             except (BrokenPipeError, ConnectionResetError):
-                say("socket-activate", "its executor was ended, without which nothing can be started; all is ended")
-                self.disabled = True
-                signal.raise_signal(signal.SIGTERM)
                 return None
             except OSError as error:
                 say("socket-activate", f"nothing can be started now: {reason(error)}")
@@ -114,11 +118,15 @@ class Reaper:
 
 async def gone(pid: int) -> None:
     """Wait for the end of a process that need not be a child."""
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        await trio.lowlevel.checkpoint()
-        return
+    await trio.lowlevel.checkpoint()
+    while True:
+        try:
+            pidfd = os.pidfd_open(pid)
+            break
+        except ProcessLookupError:
+            return
+        except OSError:  # there are no descriptors left
+            await trio.sleep(_PAUSE)
     try:
         await trio.lowlevel.wait_readable(pidfd)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 from contextlib import ExitStack
 from functools import partial
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from activation_cmd._stdio import say
+from activation_cmd._stdio import reason, say
 
 from .accepting import Accepting
 from .making import MadeSockets
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from .model import Pair
 
     Unit: TypeAlias = OnDemand | Accepting
+
+
+_HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @attrs.frozen(kw_only=True)
@@ -56,10 +60,15 @@ async def run(executor: Executor, pairs: Sequence[Pair], options: Options) -> in
         OSError: a socket cannot be made.
         ValueError: a unit says what cannot be done.
     """
+    # What was ignored from the start stays so: nohup. All is ignored once there is nobody left to hear it.
+    heard = [number for number in _HEARD if signal.getsignal(number) != signal.SIG_IGN]
+    for number in heard:
+        signal.signal(number, signal.SIG_IGN)
+    _raise_open_file_limit()
     reaper = Reaper(executor)
     spare = Spare(reaper)
     with (
-        trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals,
+        trio.open_signal_receiver(*heard) as signals,
         ExitStack() as closing,
     ):
         async with trio.open_nursery() as background:
@@ -77,6 +86,12 @@ async def run(executor: Executor, pairs: Sequence[Pair], options: Options) -> in
     return int(reaper.disabled or any(unit.failed for unit in units))
 
 
+def _raise_open_file_limit() -> None:
+    """Have as many descriptors as may be; services are forked by the executor, whose limit stays what it was."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def _units(pairs: Sequence[Pair], options: Options, reaper: Reaper, spare: Spare, closing: ExitStack) -> Sequence[Unit]:
     """Make everything that listens, before anything starts."""
     surroundings = Surroundings(
@@ -86,9 +101,9 @@ def _units(pairs: Sequence[Pair], options: Options, reaper: Reaper, spare: Spare
         as_units=options.as_units,
     )
     units: list[Unit] = []
-    by_service: dict[str, tuple[MadeSockets, list[Made], list[Pair]]] = {}
+    by_service: dict[int, tuple[MadeSockets, list[Made], list[Pair]]] = {}
     for pair in pairs:
-        key = pair.socket.name if pair.socket.accept else pair.service.name
+        key = id(pair if pair.socket.accept else pair.service)
         sockets, made, sharing = by_service.setdefault(key, (MadeSockets(reaper.executor.announce), [], []))
         if not sharing:
             closing.enter_context(sockets)
@@ -128,7 +143,10 @@ async def _obey(signals: AsyncIterator[int], units: Sequence[Unit], spare: Spare
 async def _restart_on_change(paths: Sequence[str], units: Sequence[Unit]) -> None:
     import watchfiles  # an extra dependency; main() has seen that it is there
 
-    async for changes in watchfiles.awatch(*paths, debounce=400, step=50):
-        say("socket-activate", f"{min(path for _, path in changes)} changed")
-        for unit in units:
-            unit.restart()
+    try:
+        async for changes in watchfiles.awatch(*paths, debounce=400, step=50, ignore_permission_denied=True):
+            say("socket-activate", f"{min(path for _, path in changes)} changed")
+            for unit in units:
+                unit.restart()
+    except (OSError, RuntimeError) as error:
+        say("socket-activate", f"cannot watch any more: {reason(error)}")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from activation_cmd._stdio import say
+
 from .launch import Child
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ class Spare:
     reaper: Reaper
     _waiting: dict[int, tuple[Start, trio.MemorySendChannel[Child | None]]] = attrs.field(factory=dict, init=False)
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _patience: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _closed: bool = attrs.field(default=False, init=False)
 
     async def client_comes(self, start: Start) -> Child | None:
@@ -39,6 +42,7 @@ class Spare:
         """No more clients start anything. Who has come already is told before :meth:`run` ends."""
         self._closed = True
         self._changed.set()
+        self._patience.cancel()
 
     async def run(self) -> None:
         """Keep a child waiting until closed."""
@@ -47,7 +51,9 @@ class Spare:
             if not self._waiting:
                 await self._changed.wait()
                 continue
-            child = await self.reaper.fork_patiently([start for start, _ in self._waiting.values()], at_once=False)
+            child = None
+            with trio.CancelScope() as self._patience:
+                child = await self.reaper.fork_patiently([start for start, _ in self._waiting.values()], at_once=False)
             if child is None:
                 break
             await self._settled(child)
@@ -57,6 +63,8 @@ class Spare:
                 continue
             await child.exited.wait()
             self.reaper.executor.release(child.pid)
+            if child.failure:
+                say("socket-activate", child.failure)
             if not self._changed.is_set():
                 await trio.sleep(_PAUSE)  # somebody else ended it
         self._closed = True

@@ -35,10 +35,10 @@ class Start:
         notify_socket: what it finds at NOTIFY_SOCKET, if there is a manager to tell.
         env: what it finds in its environment, whatever the bundle says.
         mask: the signals that are blocked in it.
-        note: where it notes the inode number of its mount namespace, if somebody wants to know.
+        asked: who wants to look at its mount namespace as soon as there is one.
     """
 
-    __slots__ = ("config", "env", "mask", "note", "notify_socket", "passed", "strict")
+    __slots__ = ("asked", "config", "env", "mask", "notify_socket", "passed", "strict")
 
     def __init__(
         self,
@@ -51,7 +51,8 @@ class Start:
         strict: bool,
     ) -> None:
         self.config, self.passed, self.strict = config, passed, strict
-        self.notify_socket, self.env, self.mask, self.note = notify_socket, env, mask, -1
+        self.notify_socket, self.env, self.mask = notify_socket, env, mask
+        self.asked: _socket.socket | None = None
 
 
 def run(start: Start, channel: _socket.socket, alive: int) -> NoReturn:
@@ -64,7 +65,7 @@ def run(start: Start, channel: _socket.socket, alive: int) -> NoReturn:
         _live_as_long_as(alive)
         os.setsid()
         _keep_to_itself()
-        _become(start)
+        _become(start, alive)
     except BundleError as error:
         told = str(error)
     except BaseException as error:
@@ -73,12 +74,14 @@ def run(start: Start, channel: _socket.socket, alive: int) -> NoReturn:
     os._exit(1)
 
 
-def _become(start: Start) -> NoReturn:
+def _become(start: Start, alive: int) -> NoReturn:
     config = start.config
     os.umask(0)
     _enter_mount_namespace(config)
-    if start.note >= 0:
-        os.write(start.note, b"%d" % os.stat("/proc/self/ns/mnt").st_ino)
+    if start.asked:
+        start.asked.send(b"?")
+        start.asked.recv(1)
+        start.asked.close()
     outside = filesystem.attach(config, start.notify_socket)
     if "user" in config.namespaces:
         _become_root()
@@ -103,7 +106,7 @@ def _become(start: Start) -> NoReturn:
         if start.strict:
             raise BundleError(told)
         say("minirunc", told)
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, _signal.SIGKILL)  # a change of user takes it back
+    _live_as_long_as(alive)  # once more: a change of user takes it back
 
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, start.mask)

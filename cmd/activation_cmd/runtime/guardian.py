@@ -8,6 +8,7 @@ minirunc does that. So it stays until minirunc, which cleans up, then ends it.
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
+import _socket
 import os
 
 from activation_cmd._stdio import reason
@@ -17,7 +18,6 @@ from .values import At, BundleError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import _socket
     from collections.abc import Callable, Collection
     from typing import NoReturn
 
@@ -34,22 +34,29 @@ def guard(
         channel: tells minirunc of the process, and then that it was started, by its end: exec closes it.
         ended: gets the exit status, one byte, when all of the container is gone.
     """
+    mounts = -1
     try:
         os.setsid()  # what kills minirunc's whole group leaves this process to clean up
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
         _enter_namespaces(start.config, channel)
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, _signal.SIGTERM)  # which wakes it up, no more
         alive, end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        ask, answer = _socket.socketpair()
         if start.config.namespaces.get("pid"):
-            start.note = os.memfd_create("mount namespace")
+            start.asked = answer
         pid = os.fork()
         if not pid:
             os.close(end)
+            ask.close()
             container.run(start, channel, alive)
+        answer.close()
+        if start.asked:
+            mounts = _held_mount_namespace(ask, pid)
+        ask.close()
         channel.send(b"forked %d" % pid)
         channel.close()
         start.passed.close()
-        _watch(start, supervisor, pid, ended)
+        _watch(supervisor, pid, ended, mounts)
     except BundleError as error:
         channel.send(b"failed " + str(error).encode(errors="replace"))
     except BaseException as error:
@@ -57,8 +64,7 @@ def guard(
     finally:
         try:
             end_children()
-            if start.note >= 0:
-                _end_joined(start.note)
+            _end_joined(mounts)
             remove_state()
         finally:
             os._exit(1)
@@ -83,7 +89,7 @@ def _enter_namespaces(config: Config, channel: _socket.socket) -> None:
             syscalls.unshare(syscalls.CLONE_NEWPID)
 
 
-def _watch(start: container.Start, supervisor: int, pid: int, ended: int) -> None:
+def _watch(supervisor: int, pid: int, ended: int, mounts: int) -> None:
     """Until the supervisor is gone: pass on its signals, and tell it when the process has ended and with what."""
     signals = _signal.valid_signals()
     running = True
@@ -93,8 +99,7 @@ def _watch(start: container.Start, supervisor: int, pid: int, ended: int) -> Non
             if running and (status := _reap(pid)) is not None:
                 running = False
                 end_children()
-                if start.note >= 0:
-                    _end_joined(start.note)
+                _end_joined(mounts)
                 os.write(ended, bytes([status]))
         elif running and signal.si_pid == supervisor == os.getppid():  # else it is its death that woke this one
             os.kill(pid, signal.si_signo)
@@ -138,10 +143,21 @@ def end_children(spared: Collection[int] = ()) -> None:
             os.waitpid(pid, 0)
 
 
-def _end_joined(note: int) -> None:
+def _held_mount_namespace(ask: _socket.socket, pid: int) -> int:
+    """A descriptor of the namespace that the process has made; it holds its inode number, which is used again else."""
+    if not ask.recv(1):
+        return -1  # it has ended before
+    mounts = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    ask.send(b"!")
+    return mounts
+
+
+def _end_joined(mounts: int) -> None:
     """Kill what is left in the mount namespace: where a PID namespace was joined, nobody here inherits it."""
-    inode = os.pread(note, 32, 0)
-    while inode and (left := [pid for pid in filter(str.isdecimal, os.listdir("/proc")) if _mounts(pid) == inode]):
+    if mounts < 0:
+        return
+    inode = os.fstat(mounts).st_ino
+    while left := [pid for pid in filter(str.isdecimal, os.listdir("/proc")) if _mounts(pid) == inode]:
         for pid in left:
             try:
                 os.kill(int(pid), _signal.SIGKILL)
@@ -149,8 +165,8 @@ def _end_joined(note: int) -> None:
                 pass
 
 
-def _mounts(pid: str) -> bytes | None:
+def _mounts(pid: str) -> int:
     try:
-        return b"%d" % os.stat(f"/proc/{pid}/ns/mnt").st_ino
+        return os.stat(f"/proc/{pid}/ns/mnt").st_ino
     except OSError:
-        return None
+        return -1

@@ -7,6 +7,8 @@ import os
 import pwd
 import select
 import signal
+import sys
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, Final
 
 from .state import State, containers, started
@@ -27,6 +29,8 @@ def show_state(root: str, identity: str) -> int:
 
 def show_list(root: str, *, form: str, quiet: bool) -> int:
     """Print all containers: a table, JSON, or their IDs."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path may have any bytes
     found = [_public(state) for state in containers(root)]
     if quiet:
         print("".join(f"{document['id']}\n" for document in found), end="")

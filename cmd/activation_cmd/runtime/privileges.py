@@ -102,6 +102,8 @@ def set_limits(config: Config) -> None:
 
 def give_streams(config: Config) -> None:
     """Let process.user open /dev/stdout and the like, where they are pipes or sockets; from outside its namespace."""
+    if config.namespaces.get("user"):
+        return  # joined: who its users are outside is not known
     for number in range(3):
         kind = os.fstat(number).st_mode
         if stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind):

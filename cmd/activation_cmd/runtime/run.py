@@ -34,12 +34,12 @@ def run(root: str, identity: str, *, bundle: str, preserve_fds: int, pid_file: s
     passed = Passed(preserve_fds)
     config = configuration.load(bundle)
     _check(config, strict=strict)
-    # From here on signals wait, and are read when there is somebody to send them on to.
-    mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
     inherited = guardian.children()
     state = State(root, identity)
     state.claim()
     try:
+        # From here on signals wait, and are read when there is somebody to send them on to.
+        mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
         notify = _notify_socket(state)
         socket_path = state.path(NOTIFY) if notify else None
         environment = _manager_environment(config) if notify else {}

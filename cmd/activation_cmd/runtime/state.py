@@ -62,7 +62,7 @@ class State:
         os.makedirs(self.root, 0o711, exist_ok=True)
         with _RootLock(self.root):
             _sweep(self.root)
-            new = os.path.join(self.root, f"{_UNFINISHED}new")
+            new = os.path.join(self.root, f"{_UNFINISHED}.{os.getpid()}")  # no ID begins with a dot
             os.mkdir(new)
             os.chmod(new, 0o700)  # or everybody could tell the service manager through the socket in it
             self._lock = os.open(os.path.join(new, LOCK), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -95,11 +95,11 @@ class State:
         try:
             with open(self.path(DOCUMENT)) as file:
                 document: dict[str, Any] = json.load(file)
-        except FileNotFoundError:
+            began = document["start_time"]  # None if it had ended by then
+        except (FileNotFoundError, ValueError, TypeError, KeyError):  # or it is somebody else's
             if not os.path.exists(self.path(LOCK)):
                 raise BundleError(f"there is no container {self.identity} in {self.root}") from None
             return {"id": self.identity, "status": "creating", "pid": 0}
-        began = document["start_time"]  # None if it had ended by then
         running = began is not None and started(document["pid"]) == began
         return document | ({"status": "running"} if running else {"status": "stopped", "pid": 0})
 
@@ -167,7 +167,7 @@ def containers(root: str) -> Iterator[State]:
 def _all(root: str) -> list[State]:
     names = [name for name in os.listdir(root) if not name.startswith(".")]
     names = sorted(name for name in names if os.path.exists(os.path.join(root, name, LOCK)))
-    return [State(root, name) for name in names]
+    return [State(root, name) for name in names if _LETTERS.issuperset(name)]
 
 
 def _clear(folder: str) -> None:
