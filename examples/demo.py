@@ -53,13 +53,14 @@ def main() -> int:
 
 
 def processes(activator: int) -> int:
-    """Show the activator and the processes that it started; return how many those are."""
+    """Show the activator and its processes; return how many of them are programs that it started, not its own."""
     show("ps -A -o pid,ppid,args")
     rows = [row for row in table() if row[0] == activator or row[1] == activator]
     print(f"{'PID':>7} {'PPID':>7} COMMAND")
     for pid, parent, command in rows:
         print(f"{pid:>7} {parent:>7} {command}")
-    return len(rows) - 1
+    own = {command for pid, _, command in rows if pid == activator}
+    return sum(command not in own for _, _, command in rows)
 
 
 def table() -> list[tuple[int, int, str]]:

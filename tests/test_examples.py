@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from .children import tcp_listener, udp_socket
-from .commands import LIMIT, connect, echoed, running
+from .commands import LIMIT, connect, echoed, run, running
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -17,3 +17,9 @@ def test_connections_and_datagrams_are_answered_side_by_side() -> None:
             client.settimeout(LIMIT)
             client.sendto(b"a datagram", udp.getsockname())
             assert client.recv(100) == b"a datagram"
+
+
+def test_the_demo_tells_its_story_as_it_should() -> None:
+    done = run(sys.executable, str(EXAMPLES / "demo.py"))
+    assert done.returncode == 0, done.stdout.decode()
+    assert b"connect success !" in done.stdout

@@ -527,9 +527,10 @@ wait()
         ["start", "start"],
         """
 accept()
-on(signal.SIGTERM)
-notify("READY=1")
-notify("STOPPING=1")
+if first:
+    on(signal.SIGTERM)
+    notify("READY=1")
+    notify("STOPPING=1")
 wait()
 """,
         READY + "TimeoutStopSec=200ms\nRestart=no\n",
