@@ -54,7 +54,7 @@ def main() -> int:
 
 def processes(activator: int) -> int:
     """Show the activator and its processes; return how many of them are programs that it started, not its own."""
-    show("ps -A -o pid,ppid,args")
+    show("ps -A -ww -o pid,ppid,args")
     rows = [row for row in table() if row[0] == activator or row[1] == activator]
     print(f"{'PID':>7} {'PPID':>7} COMMAND")
     for pid, parent, command in rows:
@@ -67,7 +67,7 @@ def table() -> list[tuple[int, int, str]]:
     """All processes: number, parent's number, command."""
     if shutil.which("ps"):
         lines = subprocess.run(
-            ["ps", "-A", "-o", "pid=,ppid=,args="], stdout=subprocess.PIPE, text=True, check=True
+            ["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], stdout=subprocess.PIPE, text=True, check=True
         ).stdout.splitlines()
         return [(int(pid), int(parent), command) for pid, parent, command in (line.split(None, 2) for line in lines)]
     # A slim container has no ps; what ps reads is there all the same.

@@ -61,7 +61,7 @@ async def run(executor: Executor, pairs: Sequence[Pair], options: Options) -> in
         ValueError: a unit says what cannot be done.
     """
     # What was ignored from the start stays so: nohup. All is ignored once there is nobody left to hear it.
-    heard = [number for number in _HEARD if signal.getsignal(number) != signal.SIG_IGN]
+    heard = [number for number in _HEARD if signal.getsignal(number) != signal.SIG_IGN] or [signal.SIGTERM]
     for number in heard:
         signal.signal(number, signal.SIG_IGN)
     _raise_open_file_limit()
