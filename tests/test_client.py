@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .children import tcp_listener
-from .commands import CLIENT, FOOBARD, LIMIT, receive, run, running
+from .commands import CLIENT, FOOBARD, LIMIT, SOCKET_ACTIVATE, receive, run, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,6 +150,15 @@ def test_an_interrupt_ends_it_without_a_traceback(echo: str) -> None:
         assert process.wait(LIMIT) == 130
         assert process.stderr
         assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("module", ["argparse", "trio"])
+@pytest.mark.parametrize("command", [[CLIENT], [FOOBARD, "--listen", "@nobody"], [SOCKET_ACTIVATE, "-l", "@x", "true"]])
+def test_an_interrupt_while_a_command_loads_is_no_traceback(command: list[str], module: str, tmp_path: Path) -> None:
+    # What is loaded is in the real one's place, and the interrupt comes just then.
+    (tmp_path / f"{module}.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = run(*command, env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
 def test_an_output_that_nobody_reads_is_one_line_and_exit_1(echo: str) -> None:

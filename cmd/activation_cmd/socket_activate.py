@@ -7,12 +7,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from ._stdio import open_missing, reason, say
-from .manager.executor import Executor
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Mapping, Sequence
 
+    from .manager.executor import Executor
     from .manager.model import Kind, Pair
 
 PROGRAM = "socket-activate"
@@ -49,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     open_missing()
     try:
+        # Whatever takes time is loaded in here, where an interrupt is no traceback.
+        from .manager.executor import Executor
+
         # Before anything large is imported: what is forked from it is to be small.
         with Executor() as executor:
             return _run(argv, executor)
