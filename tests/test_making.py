@@ -15,16 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from activation_cmd.manager import leftovers, message_queue
-from activation_cmd.manager.descriptors import (
-    AF_NETLINK,
-    IP_FREEBIND,
-    IPV6_FREEBIND,
-    NETLINK_FAMILIES,
-    OPENERS,
-    SO_PASSCRED,
-)
+from activation_cmd.manager.descriptors import NETLINK_FAMILIES, OPENERS
 from activation_cmd.manager.making import MadeSockets, resolve
 from activation_cmd.manager.model import Listen, SocketUnit
+from activation_cmd.manager.socket_options import (
+    AF_NETLINK,
+    IP_FREEBIND,
+    IP_PKTINFO,
+    IPV6_FREEBIND,
+    SO_BINDTODEVICE,
+    SO_PASSCRED,
+    SO_TIMESTAMP,
+    SO_TIMESTAMPNS,
+)
 
 from .children import no_leak
 
@@ -244,6 +247,63 @@ def test_a_directive_sets_its_option(
             (made,) = sockets.make(unit(line, **{attribute: wanted}))
             with opened(made) as sock:
                 assert sock.getsockopt(level, option) == wanted
+
+
+@pytest.mark.parametrize("line", [TCP, TCP4])
+def test_a_directive_gives_its_option_a_value(line: tuple[str, str]) -> None:
+    level, ttl = (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS) if line == TCP else (socket.IPPROTO_IP, socket.IP_TTL)
+    directives = {"keep_alive_time": 60, "keep_alive_interval": 7, "keep_alive_probes": 3, "ip_ttl": 9, "ip_tos": 16}
+    with MadeSockets() as sockets:
+        (made,) = sockets.make(unit(line, **directives, tcp_congestion="reno", bind_to_device="lo", defer_accept=2))
+        with opened(made) as sock:
+            assert sock.getsockopt(level, ttl) == 9
+            assert sock.getsockopt(socket.IPPROTO_IP, socket.IP_TOS) == 16
+            numbers = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            assert [sock.getsockopt(socket.IPPROTO_TCP, number) for number in numbers] == [60, 7, 3]
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT)
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0") == b"reno"
+            assert sock.getsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, 16).rstrip(b"\0") == b"lo"
+
+
+@pytest.mark.parametrize(("timestamping", "number"), [("us", SO_TIMESTAMP), ("ns", SO_TIMESTAMPNS)])
+def test_datagrams_come_with_their_time_and_where_they_went(timestamping: str, number: int) -> None:
+    with MadeSockets() as sockets:
+        (made,) = sockets.make(unit(("datagram", "127.0.0.1:0"), timestamping=timestamping, pass_packet_info=True))
+        with opened(made) as sock, socket.socket(type=socket.SOCK_DGRAM) as client:
+            client.sendto(b"x", sock.getsockname())
+            _, ancillary, _, _ = sock.recvmsg(1, 1000)
+            assert {(level, kind) for level, kind, _ in ancillary} == {
+                (socket.SOL_SOCKET, number),
+                (socket.IPPROTO_IP, IP_PKTINFO),
+            }
+
+
+def test_what_cannot_be_set_is_told_and_no_reason_not_to_listen(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lines = [TCP4, ("fifo", tmp_path / "fifo")]
+    with MadeSockets() as sockets:
+        sockets.make(unit(*lines, tcp_congestion="none-such", ip_ttl=1000, pipe_size=1 << 40))
+    said = capfd.readouterr().err.splitlines()
+    start = "socket-activate: a.socket: "
+    assert said[:2] == [
+        f"{start}IPTTL=1000 cannot be set: Invalid argument",
+        f"{start}TCPCongestion=none-such cannot be set: No such file or directory",
+    ]
+    assert [line.partition(" cannot be set: ")[0] for line in said[2:]] == [f"{start}PipeSize={1 << 40}"]
+
+
+def test_a_device_that_is_not_there_is_an_error() -> None:
+    with MadeSockets() as sockets, pytest.raises(OSError, match=r"a\.socket:2: cannot listen on .*No such device"):
+        sockets.make(unit(TCP4, bind_to_device="none-such"))
+
+
+def test_a_pipe_has_its_size_and_a_special_file_can_be_written(tmp_path: Path) -> None:
+    lines = [("fifo", tmp_path / "fifo"), ("special", "/dev/random")]
+    with MadeSockets() as sockets:
+        pipe, device = sockets.make(unit(*lines, pipe_size=200_000, writable=True))
+        assert fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) == 1 << 18
+        assert fcntl.fcntl(device, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
 
 
 def test_directives_that_a_socket_cannot_have_do_not_matter_to_it(tmp_path: Path, queue: str) -> None:

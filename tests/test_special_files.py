@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import trio
 from activation_cmd.manager import message_queue
-from activation_cmd.manager.descriptors import AF_NETLINK
 from activation_cmd.manager.making import MadeSockets
 from activation_cmd.manager.model import Listen, SocketUnit
+from activation_cmd.manager.socket_options import AF_NETLINK
 
 import activation
 

@@ -92,6 +92,24 @@ def test_all_settings_of_a_socket_are_read() -> None:
         NoDelay=true
         KeepAlive=1
         PassCredentials=t
+        KeepAliveTimeSec=1min 1ms
+        KeepAliveIntervalSec=5
+        KeepAliveProbes=3
+        DeferAcceptSec=infinity
+        Broadcast=yes
+        PassSecurity=yes
+        PassPacketInfo=yes
+        Timestamping=usec
+        Priority=5
+        Mark=0x10
+        IPTOS=low-cost
+        IPTTL=9
+        TCPCongestion=reno
+        Transparent=yes
+        BindToDevice=lo
+        PipeSize=4K
+        Writable=yes
+        MaxConnectionsPerSource=3
         ReceiveBuffer=64K
         SendBuffer=1M
         MessageQueueMaxMessages=5
@@ -119,6 +137,24 @@ def test_all_settings_of_a_socket_are_read() -> None:
         no_delay=True,
         keep_alive=True,
         pass_credentials=True,
+        keep_alive_time=60,
+        keep_alive_interval=5,
+        keep_alive_probes=3,
+        defer_accept=2147483647,
+        broadcast=True,
+        pass_security=True,
+        pass_packet_info=True,
+        timestamping="us",
+        priority=5,
+        mark=16,
+        ip_tos=2,
+        ip_ttl=9,
+        tcp_congestion="reno",
+        transparent=True,
+        bind_to_device="lo",
+        pipe_size=4096,
+        writable=True,
+        max_connections_per_source=3,
         receive_buffer=65536,
         send_buffer=1 << 20,
         message_queue_max_messages=5,
@@ -154,6 +190,21 @@ def test_all_settings_of_a_service_are_read() -> None:
         RestartSec=infinity
         TimeoutSec=5
         TimeoutStartSec=0
+        TimeoutAbortSec=7
+        TimeoutStartFailureMode=abort
+        TimeoutStopFailureMode=kill
+        RuntimeMaxSec=1h
+        RuntimeRandomizedExtraSec=1min
+        RestartPreventExitStatus=3 SIGKILL
+        RestartForceExitStatus=TEMPFAIL
+        SuccessExitStatus=1
+        SuccessExitStatus=
+        SuccessExitStatus=4 USR1
+        SuccessExitStatus=5
+        PassEnvironment=TERM %p
+        UnsetEnvironment=LANG "A=b c"
+        NonBlocking=yes
+        WatchdogSignal=QUIT
         KillSignal=INT
         WatchdogSec=500ms
         NotifyAccess=exec
@@ -183,6 +234,18 @@ def test_all_settings_of_a_service_are_read() -> None:
         start_limit_burst=3,
         timeout_start=None,
         timeout_stop=5.0,
+        timeout_abort=7.0,
+        timeout_start_failure_mode="abort",
+        timeout_stop_failure_mode="kill",
+        runtime_max=3600.0,
+        runtime_randomized_extra=60.0,
+        restart_prevented=[3, -signal.SIGKILL],
+        restart_forced=[75],
+        success_statuses=[4, -signal.SIGUSR1, 5],
+        pass_environment=["TERM", "a"],
+        unset_environment=["LANG", "A=b c"],
+        non_blocking=True,
+        watchdog_signal=signal.SIGQUIT,
         kill_signal=signal.SIGINT,
         watchdog=0.5,
         notify_access="exec",
@@ -262,12 +325,12 @@ def test_what_is_not_done_here_is_named_once_for_each_file() -> None:
     journal = "StandardOutput= is 'journal': journal is not done here; the service gets that of socket-activate"
     pair(
         {
-            "a.socket": SOCKET + "IPTOS=1\n[Install]\nWantedBy=x\n",
+            "a.socket": SOCKET + "FlushPending=1\n[Install]\nWantedBy=x\n",
             "a.service": service,
             "service.d/a.conf": SERVICE[:9],
         },
         problems=[
-            "note: a.socket:3: not done here, passed over from this line on: IPTOS=",
+            "note: a.socket:3: not done here, passed over from this line on: FlushPending=",
             f"note: a.service:7: {journal}",
             "note: a.service:2: not done here, passed over from this line on: After=, PrivateTmp=",
         ],
@@ -304,6 +367,10 @@ def test_what_is_not_known_is_a_warning_with_a_guess() -> None:
         ("Service=a", "Service= is 'a': expected a unit's name"),
         ("Service=a.socket", "Service= is 'a.socket': expected the name of a service such as foobar.service"),
         ("FileDescriptorName=a:b", "FileDescriptorName= is 'a:b': expected a name in ASCII without a colon"),
+        ("IPTOS=high", "IPTOS= is 'high': expected low-delay, throughput, reliability, low-cost or a number up to 255"),
+        ("BindToDevice=a/b", "BindToDevice= is 'a/b': expected the name of a network interface such as eth0"),
+        ("Mark=-1", "Mark= is '-1': expected a mark such as 5 or 0x10, of 31 bits"),
+        ("Timestamping=ms", "Timestamping= is 'ms': expected off, us or ns"),
         ("Symlinks=/a b", "Symlinks= is '/a b': expected a path from /"),
         ("Symlinks=/a\nListenFIFO=/b", "Symlinks= with 2 sockets or FIFOs with a path; expected one"),
         ("word", "'word' is no assignment; expected Key=value"),
@@ -341,6 +408,9 @@ def test_what_does_not_go_with_accept_is_an_error(line: str, error: str) -> None
         ("StandardInput=std", "StandardInput= is 'std': expected null or socket"),
         ("Restart=yes", "Restart= is 'yes': expected no, always, on-success, on-failure"),
         ("KillSignal=SIGTREM", "KillSignal= is 'SIGTREM': expected a signal such as SIGTERM, TERM or 15"),
+        ("SuccessExitStatus=1 256", "SuccessExitStatus= is '1 256': '256' is none; expected exit statuses such as 3"),
+        ("PassEnvironment=A=b", "PassEnvironment= is 'A=b': 'A=b' is no variable's name; expected names such as PATH"),
+        ("UnsetEnvironment=1", "UnsetEnvironment= is '1': '1' is no variable's name"),
         ("TimeoutSec=soon", "TimeoutSec= is 'soon': expected a time such as 5"),
         ("A=\n[B", "'[B' is no section; expected [Socket] or the like"),
     ],

@@ -15,7 +15,7 @@ import stat
 import struct
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -38,19 +38,22 @@ import fcntl, json, os, signal, socket, stat
 OPTIONS = {
     "REUSEADDR": (1, 2), "TYPE": (1, 3), "BROADCAST": (1, 6), "SNDBUF": (1, 7), "RCVBUF": (1, 8), "KEEPALIVE": (1, 9),
     "PRIORITY": (1, 12), "REUSEPORT": (1, 15), "PASSCRED": (1, 16), "TIMESTAMP": (1, 29), "ACCEPTCONN": (1, 30),
-    "PASSSEC": (1, 34), "MARK": (1, 36), "PROTOCOL": (1, 38), "DOMAIN": (1, 39),
+    "PASSSEC": (1, 34), "TIMESTAMPNS": (1, 35), "MARK": (1, 36), "PROTOCOL": (1, 38), "DOMAIN": (1, 39),
     "TOS": (0, 1), "TTL": (0, 2), "PKTINFO": (0, 8), "FREEBIND": (0, 15), "TRANSPARENT": (0, 19),
-    "V6ONLY": (41, 26), "IPV6_FREEBIND": (41, 78),
+    "HOPS": (41, 16), "V6ONLY": (41, 26), "RECVPKTINFO": (41, 49), "IPV6_TRANSPARENT": (41, 75),
+    "IPV6_FREEBIND": (41, 78), "NETLINK_PKTINFO": (270, 3),
     "NODELAY": (6, 1), "KEEPIDLE": (6, 4), "KEEPINTVL": (6, 5), "KEEPCNT": (6, 6), "DEFER_ACCEPT": (6, 9),
 }
+TEXTS = {"CONGESTION": (6, 13), "BINDTODEVICE": (1, 25)}
 TCP_INFO, BACKLOG = 11, 28  # unix(7) has no way to ask for it
 TYPES = {stat.S_IFSOCK: "socket", stat.S_IFIFO: "fifo", stat.S_IFREG: "file", stat.S_IFCHR: "device"}
 
-def option(sock, level, number):
+def option(sock, level, number, *size):
     try:
-        return sock.getsockopt(level, number)
+        found = sock.getsockopt(level, number, *size)
     except OSError:
         return None
+    return found.strip(b"\\0").decode() if size else found
 
 def described(number):
     mode = os.fstat(number).st_mode
@@ -62,9 +65,12 @@ def described(number):
     }
     if not stat.S_ISSOCK(mode):
         seen["link"] = os.readlink(f"/proc/self/fd/{number}")
+        if seen["type"] == "fifo":
+            seen["size"] = fcntl.fcntl(number, fcntl.F_GETPIPE_SZ)
         return seen
     with socket.socket(fileno=os.dup(number)) as sock:
         seen |= {name: option(sock, *where) for name, where in OPTIONS.items()}
+        seen |= {name: option(sock, *where, 16) for name, where in TEXTS.items()}
         seen["name"] = str(sock.getsockname()) if sock.family != socket.AF_NETLINK else str(sock.getsockname()[1])
         if sock.family in (socket.AF_INET, socket.AF_INET6) and option(sock, 1, 30) and sock.type == 1:
             seen["backlog"] = int.from_bytes(sock.getsockopt(6, TCP_INFO, 32)[BACKLOG:], "little")
@@ -202,6 +208,15 @@ def tcp(host: str = "127.0.0.1") -> Client:
     return lambda place: answer(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET), (host, place.port))
 
 
+def tcp_first_word(place: Place) -> object:
+    """Nobody is told of a client before it says something."""
+    with socket.socket(socket.AF_INET6) as sock:
+        sock.settimeout(PATIENCE)
+        sock.connect(("::1", place.port))
+        sock.send(b".")
+        return receive(sock, 6).decode()
+
+
 def udp(place: Place) -> object:
     with socket.socket(type=socket.SOCK_DGRAM) as sock:
         return sock.sendto(b"datagram", ("127.0.0.1", place.port))
@@ -244,6 +259,28 @@ def two_at_once(place: Place) -> object:
             return said.decode(), refused.decode()
 
 
+def two_of_a_path(place: Place) -> object:
+    with connect(place.folder / "a.sk") as first, connect(place.folder / "a.sk") as second:
+        return receive(first, 6), receive(second, 6)
+
+
+def two_sources(place: Place) -> object:
+    """The second one of the same host is not served, one of another is."""
+
+    def come(source: str) -> bytes:
+        sock = stack.enter_context(socket.socket())
+        sock.settimeout(PATIENCE)
+        sock.bind((source, 0))
+        sock.connect(("127.0.0.1", place.port))
+        try:
+            return receive(sock, 6)
+        except ConnectionResetError:
+            return b""
+
+    with ExitStack() as stack:
+        return [come(source) for source in ("127.0.0.2", "127.0.0.2", "127.0.0.3")]
+
+
 GROUP = 1 << os.getpid() % 31
 
 
@@ -268,6 +305,31 @@ PAIRS = {
     "v4": Pair(TCP, tcp()),
     "tcp-options": Pair(f"{TCP}NoDelay=yes\nKeepAlive=yes\nReusePort=yes\nBacklog=7", tcp()),
     "buffers": Pair(f"{TCP}ReceiveBuffer=64K\nSendBuffer=32K", tcp()),
+    "keep-alive": Pair(
+        f"{TCP}KeepAlive=yes\nKeepAliveTimeSec=1min 500ms\nKeepAliveIntervalSec=7\nKeepAliveProbes=3\n"
+        "TCPCongestion=reno",
+        tcp(),
+    ),
+    "keep-alive-by-default": Pair(f"{TCP}KeepAliveTimeSec=0\nKeepAliveProbes=0\nDeferAcceptSec=0", tcp()),
+    "defer-accept": Pair("ListenStream=[::1]:PORT\nDeferAcceptSec=3", tcp_first_word),
+    "packets-v4": Pair(
+        f"{TCP}Priority=5\nMark=0x10\nIPTOS=low-delay\nIPTTL=17\nTransparent=yes\nBindToDevice=lo", tcp()
+    ),
+    "packets-v6": Pair(
+        "ListenStream=[::1]:PORT\nPriority=0\nMark=0\nIPTOS=32\nIPTTL=3\nTransparent=yes\nBindToDevice=*", tcp("::1")
+    ),
+    "packet-info": Pair(
+        "ListenDatagram=127.0.0.1:PORT\nPassPacketInfo=yes\nTimestamping=us\nBroadcast=yes\nPassSecurity=yes", udp
+    ),
+    "packet-info-v6": Pair(
+        "ListenDatagram=[::1]:PORT\nPassPacketInfo=yes\nTimestamping=yes\nListenFIFO=FOLDER/fifo", write
+    ),
+    "packet-info-of-others": Pair(
+        f"ListenNetlink=2 {GROUP}\nListenDatagram=FOLDER/d.sk\nPassPacketInfo=yes\nTimestamping=nsec\n"
+        "PassSecurity=yes\nBroadcast=yes\nPriority=6\nMark=3",
+        datagram,
+    ),
+    "what-cannot-be-set": Pair(f"{TCP}TCPCongestion=none-such\nIPTTL=1000\nKeepAliveTimeSec=1d\nIPTOS=low-cost", tcp()),
     "beyond-the-limit": Pair(f"{STREAM}ReceiveBuffer=16M\nSendBuffer=16M\nPassCredentials=yes", path("a.sk")),
     "v6-only": Pair("ListenStream=[::1]:PORT\nBindIPv6Only=ipv6-only", tcp("::1")),
     "v6-both": Pair("ListenStream=[::]:PORT\nBindIPv6Only=both", tcp()),
@@ -278,7 +340,9 @@ PAIRS = {
     "udp": Pair("ListenDatagram=127.0.0.1:PORT\nReusePort=yes\nKeepAlive=yes\nNoDelay=yes", udp),
     "seqpacket": Pair("ListenSequentialPacket=FOLDER/s.sk\nKeepAlive=yes", path("s.sk", socket.SOCK_SEQPACKET)),
     "fifo": Pair("ListenFIFO=FOLDER/fifo\nSocketMode=0620\nSocketGroup=daemon", write),
+    "pipe-size": Pair("ListenFIFO=FOLDER/fifo\nPipeSize=100K", write),
     "special": Pair("ListenSpecial=/dev/random", nothing),
+    "writable": Pair("ListenSpecial=/dev/random\nWritable=yes", nothing),
     "netlink": Pair(f"ListenNetlink=2 {GROUP}\nPassCredentials=yes\nReceiveBuffer=100K", multicast),
     "netlink-by-name": Pair("ListenNetlink=route 1361\nListenNetlink=generic\nListenFIFO=FOLDER/fifo", write),
     "message-queue": Pair(
@@ -312,7 +376,18 @@ PAIRS = {
         "ListenSequentialPacket=FOLDER/s.sk\nAccept=yes", path("s.sk", socket.SOCK_SEQPACKET), "Type=notify"
     ),
     "accept-inetd": Pair(ACCEPT, path("a.sk"), "StandardInput=socket\nStandardError=null"),
+    "accept-options": Pair(
+        f"{ACCEPT}KeepAlive=yes\nSendBuffer=32K\nReceiveBuffer=16K\nPassSecurity=yes\nPriority=3\nMark=4\n"
+        "Broadcast=yes\nTimestamping=us",
+        path("a.sk"),
+    ),
+    "accept-packets": Pair(
+        f"{TCP}Accept=yes\nIPTOS=reliability\nIPTTL=9\nMark=1\nPriority=2\nTCPCongestion=reno\nKeepAliveProbes=2",
+        tcp(),
+    ),
     "max-connections": Pair(f"{ACCEPT}MaxConnections=1", two_at_once),
+    "max-connections-per-source": Pair(f"{TCP}Accept=yes\nMaxConnectionsPerSource=1", two_sources),
+    "max-connections-of-a-path": Pair(f"{ACCEPT}MaxConnectionsPerSource=1", two_of_a_path),
     "service": Pair(f"{STREAM}Service=of-another-name.service", path("a.sk"), more={"of-another-name.service": ""}),
     "instance@one": Pair(STREAM, path("a.sk"), "ExecStart=\nExecStart=probe %N %n %p %i %I %j"),
     "drop-in": Pair(
@@ -365,6 +440,21 @@ ExecStart=-@:sh nought -c 'exec probe "$1" "$(tr "\\\\0" " " </proc/$$/cmdline)"
         path("a.sk"),
         "Environment=ONE=unit TWO=unit\nEnvironmentFile=MANAGER/environment\nEnvironmentFile=-/surely/not/there\n"
         "ExecStart=\nExecStart=probe %N $ONE ${THREE} $LISTEN_FDS",
+    ),
+    "non-blocking": Pair(f"{STREAM}{TCP}ListenFIFO=FOLDER/fifo", path("a.sk"), "NonBlocking=yes"),
+    "accept-non-blocking": Pair(ACCEPT, path("a.sk"), "NonBlocking=yes"),
+    "unset-environment": Pair(
+        STREAM,
+        path("a.sk"),
+        "Environment=ONE=1 TWO=2 THREE=3\nEnvironmentFile=MANAGER/environment\n"
+        "UnsetEnvironment=ONE TWO=2 \"THREE=a b# c\" SYSTEMD_EXEC_PID INVOCATION_ID NOT_THERE\n"
+        "ExecStart=\nExecStart=probe %N ${ONE} ${TWO}",
+    ),
+    "pass-environment": Pair(
+        STREAM,
+        path("a.sk"),
+        "PassEnvironment=SYSTEMD_UNIT_PATH\nPassEnvironment=\nPassEnvironment=container NOT_THERE HOME\n"
+        "Environment=HOME=unit",
     ),
     "signals": Pair(
         STREAM,
@@ -423,7 +513,7 @@ def socket_activate(manager: Manager) -> Activator:
     files = [f"/run/units/{name}.socket" for name in PAIRS]
     with open(manager.folder / "console", "ab") as console:
         process = manager.popen(
-            *("nsenter", "-t", "1", "-i", "--", "socket-activate", "--clean-env", *files),
+            *("nsenter", "-t", "1", "-i", "--", "env", "container=test", "socket-activate", "--clean-env", *files),
             stdin=subprocess.DEVNULL,
             stdout=console,
             stderr=console,

@@ -429,6 +429,92 @@ wait()
         READY + "TimeoutStopSec=300ms\n",
         client_and_stop,
     ),
+    "who does not end in time is aborted first, if so said, and has another time for that": Life(
+        ["start", "ready", "SIGTERM", "SIGQUIT", "ended by itself", "stopped"],
+        """
+def end():
+    time.sleep(0.4)
+    note("ended by itself")
+    os._exit(0)
+
+on(signal.SIGTERM)
+on(signal.SIGQUIT, end)
+conn = accept()
+note("ready")
+wait()
+""",
+        "TimeoutStopSec=200ms\nTimeoutAbortSec=1min\nTimeoutStopFailureMode=abort\nWatchdogSignal=QUIT\n",
+        client_and_stop,
+    ),
+    "who does not end when aborted is killed": Life(
+        ["start", "fed", "SIGABRT", "start"],
+        """
+if first:
+    accept()
+    on(signal.SIGABRT)
+    notify("READY=1")
+    note("fed")
+wait()
+""",
+        READY + "WatchdogSec=200ms\nTimeoutAbortSec=200ms\nTimeoutStopSec=1h\nRestart=on-watchdog\nRestartSec=10ms\n",
+    ),
+    "who is not ready in time is killed, if so said": Life(
+        ["start", "start", "ready"],
+        """
+on(signal.SIGTERM)
+if first:
+    accept()
+else:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    note("ready")
+    notify("READY=1")
+wait()
+""",
+        READY + "TimeoutStartSec=200ms\nTimeoutStartFailureMode=kill\n" + AGAIN,
+    ),
+    "who is not ready in time is aborted, if so said": Life(
+        ["start", "SIGABRT", "start"],
+        """
+on(signal.SIGABRT, lambda: os._exit(0))
+if first:
+    accept()
+else:
+    notify("READY=1")
+wait()
+""",
+        READY + "TimeoutStartSec=200ms\nTimeoutStartFailureMode=abort\nRestart=on-abnormal\nRestartSec=10ms\n",
+    ),
+    "who has run for too long is ended, which is a failure": Life(
+        ["start", "ready", "SIGTERM", "start"],
+        """
+on(signal.SIGTERM, lambda: os._exit(0))
+if first:
+    accept()
+    time.sleep(0.3)
+    note("ready")
+    notify("READY=1")
+    wait()
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+wait()
+""",
+        READY + "TimeoutStartSec=1min\nRuntimeMaxSec=200ms\nRestart=on-failure\nRestartSec=10ms\n",
+    ),
+    "who is allowed to runs for longer": Life(
+        ["start", "still there", "start"],
+        """
+on(signal.SIGTERM, lambda: os._exit(0))
+if first:
+    accept()
+    notify("READY=1", "EXTEND_TIMEOUT_USEC=5000000")
+    time.sleep(0.5)
+    note("still there")
+    sys.exit(1)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+notify("READY=1", "EXTEND_TIMEOUT_USEC=5000000")
+wait()
+""",
+        READY + "RuntimeMaxSec=200ms\nRuntimeRandomizedExtraSec=10ms\n" + AGAIN,
+    ),
     "KillSignal= is the signal, for children too": Life(
         ["start", "ready", "SIGUSR1", "SIGUSR1", "stopped"],
         """
@@ -735,6 +821,30 @@ ENDS = {
 RESTARTS = ("no", "always", "on-success", "on-failure", "on-abnormal", "on-abort", "on-watchdog")
 
 
+STATUSES = {
+    "success": ("on-success", "exit 3", "SuccessExitStatus=3\n"),
+    "success-by-name": ("on-failure", "exit 75", "SuccessExitStatus=1 TEMPFAIL\n"),
+    "success-by-signal": ("on-failure", "kill -KILL $$", "SuccessExitStatus=KILL\n"),
+    "success-of-another": ("on-failure", "exit 9", "SuccessExitStatus=SIGKILL 8 DATAERR\n"),
+    "success-of-none": ("on-failure", "exit 3", "SuccessExitStatus=3\nSuccessExitStatus=\n"),
+    "success-unready": ("on-failure", "exit 3", f"SuccessExitStatus=3\n{UNREADY}"),
+    "prevented": ("always", "exit 1", "RestartPreventExitStatus=1\n"),
+    "prevented-success": ("always", "exit 0", "RestartPreventExitStatus=0\n"),
+    "prevented-signal": (
+        "on-failure",
+        "kill -SEGV $$",
+        "RestartPreventExitStatus=9\nRestartPreventExitStatus=11 SEGV\n",
+    ),
+    "prevented-number": ("on-failure", "kill -SEGV $$", "RestartPreventExitStatus=11\n"),
+    "prevented-watchdog": ("always", "exec sleep 1000", "WatchdogSec=200ms\nRestartPreventExitStatus=SIGABRT\n"),
+    "prevented-and-forced": ("always", "exit 1", "RestartPreventExitStatus=1\nRestartForceExitStatus=1\n"),
+    "forced": ("no", "exit 0", "RestartForceExitStatus=SUCCESS\n"),
+    "forced-signal": ("on-watchdog", "kill -TERM $$", "RestartForceExitStatus=SIGTERM 143\n"),
+    "forced-by-another": ("no", "exit 15", "RestartForceExitStatus=SIGTERM 14\n"),
+    "forced-after-a-timeout": ("no", "exec sleep 1000", f"{UNREADY}RestartForceExitStatus=SIGTERM\n"),
+}
+
+
 def write_restarts(folder: Path, units: Path, restarts: dict[str, tuple[str, str, str]]) -> None:
     folder.mkdir()
     for name, (restart, command, service) in restarts.items():
@@ -770,7 +880,7 @@ def restarted(folder: Path, names: Iterable[str], rest: Callable[[], set[str]]) 
 
 
 def test_restart_means_the_same(manager: Manager) -> None:
-    restarts = {f"{restart}.{end}": (restart, *ENDS[end]) for restart, end in product(RESTARTS, ENDS)}
+    restarts = STATUSES | {f"{restart}.{end}": (restart, *ENDS[end]) for restart, end in product(RESTARTS, ENDS)}
     theirs, ours = manager.folder / "theirs", manager.folder / "ours"
     write_restarts(theirs, manager.folder / "units", restarts)
     write_restarts(ours, ours, restarts)

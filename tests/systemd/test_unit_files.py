@@ -10,6 +10,7 @@ from activation_cmd.manager import values
 from activation_cmd.manager.command_lines import expand
 from activation_cmd.manager.environment import read_environment_files
 from activation_cmd.manager.load import load
+from activation_cmd.manager.results import EXIT_STATUSES, status
 
 from .manager import Manager, missing
 
@@ -124,6 +125,16 @@ SIGNALS = [
 ]
 BOOLEANS = ["yes", "no", "true", "FALSE", "On", "off", "1", "0", "y", "N", "t", "f", "maybe", "2", "yess"]
 NUMBERS = ["5", "0", "4294967295", "4294967296", "-1", "x", "1.5"]
+MARKS, TYPES_OF_SERVICE, TIMESTAMPS, DEVICES, STATUSES = (
+    line.split("|")
+    for line in """\
+0|010|09|5|0x10|0XfF|2147483647|2147483648|0x7fffffff|0x80000000|x|0x|1.5|5 a
+low-delay|throughput|reliability|low-cost|Low-cost|high|0|32|255|256|0x10|010|09
+off|us|ns|usec|nsec|µs|yes|no|TRUE|0|ms|NS
+lo|*|a/b|a:b|a%%b|a b|.|..|5|all|default|ä|-a|aaaaaaaaaaaaaaa|aaaaaaaaaaaaaaaa|eth0.5
+3|0|255|256|007|010|008|0x|0x3|-1|1.5|TEMPFAIL|tempfail|SUCCESS FAILURE|1 SIGKILL 75|KILL|SIGRTMIN+3|CONFIG 200|'3' "4"
+""".splitlines()
+)
 LONG = "/" + "a" * 106  # with the end, as long as a Unix socket's path may be
 ADDRESSES = """\
 /run/a|@a|2000|0|080|65535|65536|127.0.0.1:80|127.0.0.1:|127.0.0.1:0|1.2.3:4|1.2.3.4:080|1.2.3.4:80%%lo|80%%lo
@@ -165,7 +176,10 @@ SERVICES = {
     "ExecStart=tr\\x09ue": False,
     "[Service": False,
 }
-PROPERTIES = "NotifyAccess StandardInput StandardOutput StandardError TimeoutStartUSec TimeoutStopUSec"
+PROPERTIES = (
+    "NotifyAccess StandardInput StandardOutput StandardError TimeoutStartUSec TimeoutStopUSec TimeoutAbortUSec "
+    "RuntimeMaxUSec"
+)
 SHOWN = [
     "",
     "Type=notify",
@@ -185,6 +199,12 @@ SHOWN = [
     "TimeoutSec=5 TimeoutStartSec=0",
     "TimeoutStartSec=0 TimeoutSec=1min",
     "TimeoutStopSec=infinity",
+    "TimeoutAbortSec=7",
+    "TimeoutAbortSec=7 TimeoutSec=5",
+    "TimeoutAbortSec=7 TimeoutAbortSec= TimeoutStopSec=4",
+    "TimeoutAbortSec=infinity RuntimeMaxSec=1min",
+    "TimeoutAbortSec=0 TimeoutStopSec=4 RuntimeMaxSec=0",
+    "RuntimeMaxSec=5 RuntimeMaxSec=infinity",
 ]
 
 # Settings of the same unit, from many files; the later ones win, the more specific ones hide those of the same name.
@@ -226,6 +246,8 @@ def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
         for number, text in enumerate(texts):
             units[f"{name}{number}.socket"] = socket(f"{name}{number}") + f"{name}={text}\n"
             units[f"{name}{number}.service"] = "[Service]\nExecStart=true\n"
+    for number, text in enumerate(STATUSES):
+        units[f"status{number}.service"] = f"[Service]\nExecStart=true\nSuccessExitStatus={text}\n"
     for number, text in enumerate(PAIRS):
         units[f"pair{number}.socket"] = f"[Socket]\n{text}\n"
         units[f"pair{number}.service"] = "[Service]\nExecStart=true\n"
@@ -250,6 +272,12 @@ SOCKET_VALUES = {
     "KillSignal": SIGNALS,
     "FreeBind": BOOLEANS,
     "MaxConnections": NUMBERS,
+    "MaxConnectionsPerSource": NUMBERS,
+    "KeepAliveProbes": NUMBERS,
+    "Mark": MARKS,
+    "IPTOS": TYPES_OF_SERVICE,
+    "Timestamping": TIMESTAMPS,
+    "BindToDevice": DEVICES,
     "ListenDatagram": ADDRESSES,
 }
 
@@ -336,6 +364,12 @@ def octal(text: str) -> str:
         ("KillSignal", values.signal_number, "15"),
         ("FreeBind", values.boolean, "no"),
         ("MaxConnections", values.number, "64"),
+        ("MaxConnectionsPerSource", values.number, "0"),
+        ("KeepAliveProbes", values.number, "0"),
+        ("Mark", values.mark, "-1"),
+        ("IPTOS", values.type_of_service, "-1"),
+        ("Timestamping", values.timestamping, "off"),
+        ("BindToDevice", values.device, ""),
     ],
 )
 def test_values_are_the_same(manager: Manager, name: str, parse: Callable[[str], object], default: str) -> None:
@@ -344,6 +378,21 @@ def test_values_are_the_same(manager: Manager, name: str, parse: Callable[[str],
     theirs = manager.systemctl("show", f"--property={name}", "--value", *units).split("\n\n")
     ours = [show(ours_or(default, parse, text)) for text in texts]
     assert dict(zip(texts, theirs, strict=True)) == dict(zip(texts, ours, strict=True))
+
+
+def test_exit_statuses_have_the_same_names(manager: Manager) -> None:
+    lines = manager.run("systemd-analyze", "exit-status").stdout.splitlines()[1:]
+    assert {name: int(number) for name, number, _ in map(str.split, lines)} == EXIT_STATUSES
+
+
+def test_exit_statuses_are_the_same(manager: Manager) -> None:
+    units = [f"status{number}.service" for number in range(len(STATUSES))]
+    shown = manager.systemctl("show", "--property=Id,SuccessExitStatus", *units).split("\n\n")
+    theirs = [
+        {status(word) for word in text.partition("SuccessExitStatus=")[2].partition("\n")[0].split()} for text in shown
+    ]
+    ours = [{ours_or(None, status, word) for word in text.split()} - {None} for text in STATUSES]
+    assert dict(zip(STATUSES, theirs, strict=True)) == dict(zip(STATUSES, ours, strict=True))
 
 
 def test_addresses_that_are_none_are_the_same(manager: Manager) -> None:
@@ -371,7 +420,12 @@ def test_what_follows_from_several_settings_is_the_same(manager: Manager, number
     shown = manager.systemctl("show", f"--property={','.join(PROPERTIES.split())}", f"shown{number}.service")
     theirs = dict(line.split("=", 1) for line in shown.splitlines())
     assert theirs["NotifyAccess"] == unit.notify_access
-    spans = {"TimeoutStartUSec": unit.timeout_start, "TimeoutStopUSec": unit.timeout_stop}
+    spans = {
+        "TimeoutStartUSec": unit.timeout_start,
+        "TimeoutStopUSec": unit.timeout_stop,
+        "TimeoutAbortUSec": unit.timeout_abort,
+        "RuntimeMaxUSec": unit.runtime_max,
+    }
     assert {name: values.time_span(theirs[name]) for name in spans} == {
         name: math.inf if span is None else span for name, span in spans.items()
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import attrs
@@ -13,8 +14,9 @@ from activation_cmd._stdio import reason, say
 
 from .limits import RateLimit
 from .model import ACCEPTED
-from .on_demand import outcome
+from .results import outcome
 from .service import Service, reloads
+from .socket_options import set_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +45,7 @@ class Accepting:
     surroundings: Surroundings
     failed: bool = attrs.field(default=False, init=False)
     _services: list[Service] = attrs.field(factory=list, init=False)
+    _sources: Counter[str] = attrs.field(factory=Counter, init=False)
     _triggered: RateLimit = attrs.field(init=False)
     _count: int = attrs.field(default=0, init=False)
     _accept: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
@@ -107,13 +110,11 @@ class Accepting:
                     await self._serve(connection, made, nursery)
 
     async def _serve(self, connection: socket.socket, made: Made, nursery: trio.Nursery) -> None:
-        if len(self._services) >= self.pair.socket.max_connections:
-            say(
-                "socket-activate",
-                f"{self.pair.socket.name}: a connection was dropped: MaxConnections={self.pair.socket.max_connections}",
-            )
+        source = _source(connection)
+        if self._is_too_many(source):
             return
         connection.setblocking(True)
+        set_options(connection, self.pair.socket)  # not of all kinds are they inherited
         instance = _instance_name(connection, self._count)
         self._count += 1
         assert self.pair.instance
@@ -141,16 +142,30 @@ class Accepting:
         service.say(f"a client came; started {unit.exec_start.program}, pid {child.pid}")
         service.begin(child)
         self._services.append(service)
+        self._sources[source] += 1
 
         async def live() -> None:
             try:
                 await service.live()
-                service.say(f"pid {child.pid} {outcome(child)}")
+                assert child.status is not None
+                service.say(f"pid {child.pid} {outcome(child.status)}")
             finally:
                 self._services.remove(service)
+                self._sources -= Counter([source])  # those without any are forgotten
                 service.close()
 
         nursery.start_soon(live)
+
+    def _is_too_many(self, source: str) -> bool:
+        unit = self.pair.socket
+        if len(self._services) >= unit.max_connections:
+            limit = f"MaxConnections={unit.max_connections}"
+        elif source and 0 < unit.max_connections_per_source <= self._sources[source]:
+            limit = f"MaxConnectionsPerSource={unit.max_connections_per_source}, from {source}"
+        else:
+            return False
+        say("socket-activate", f"{unit.name}: a connection was dropped: {limit}")
+        return True
 
     def _give_up(self) -> None:
         say("socket-activate", f"{self.pair.socket.name}: clients came {self._triggered}; given up")
@@ -169,6 +184,11 @@ def _peer(connection: socket.socket) -> dict[str, str]:
         return {}  # it has left already
     host = f"vsock:{where[0]}" if connection.family == socket.AF_VSOCK else where[0].removeprefix("::ffff:")
     return {"REMOTE_ADDR": host, "REMOTE_PORT": str(where[1])}
+
+
+def _source(connection: socket.socket) -> str:
+    """What MaxConnectionsPerSource= counts by: the host; nothing for a path's client."""
+    return _peer(connection).get("REMOTE_ADDR", "")
 
 
 def _instance_name(connection: socket.socket, count: int) -> str:

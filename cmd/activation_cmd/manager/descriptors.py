@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import socket
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from activation_cmd._addresses import find, parse
+from activation_cmd._stdio import reason, say
 
 from . import message_queue
+from .socket_options import AF_NETLINK, INT_MAX, set_before_binding, set_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,43 +25,6 @@ TYPES: Mapping[str, socket.SocketKind] = {
     "stream": socket.SOCK_STREAM,
     "datagram": socket.SOCK_DGRAM,
     "seqpacket": socket.SOCK_SEQPACKET,
-}
-
-# Of Linux; Python has no names for these, or not on every system.
-IP_FREEBIND, IPV6_FREEBIND, SO_PASSCRED, SO_SNDBUFFORCE, SO_RCVBUFFORCE, AF_NETLINK = 15, 78, 16, 32, 33, 16
-
-INT_MAX = 0x7FFFFFFF
-"""More the kernel does not take, and lowers it by itself; systemd's own default for Backlog= is more."""
-
-IP = frozenset({socket.AF_INET, socket.AF_INET6})
-
-
-class Switch(NamedTuple):
-    """A directive that turns on a socket option, and which sockets can have it."""
-
-    attribute: str
-    level: int
-    option: int
-    families: frozenset[int] | None = None
-    type: int | None = None
-
-    def fits(self, sock: socket.socket) -> bool:
-        return (self.families is None or sock.family in self.families) and self.type in (None, sock.type)
-
-
-SWITCHES = (
-    Switch("free_bind", socket.IPPROTO_IP, IP_FREEBIND, frozenset({socket.AF_INET})),
-    Switch("free_bind", socket.IPPROTO_IPV6, IPV6_FREEBIND, frozenset({socket.AF_INET6})),
-    Switch("reuse_port", socket.SOL_SOCKET, socket.SO_REUSEPORT, IP),
-    Switch("no_delay", socket.IPPROTO_TCP, socket.TCP_NODELAY, IP, socket.SOCK_STREAM),
-    Switch("keep_alive", socket.SOL_SOCKET, socket.SO_KEEPALIVE),
-    Switch("pass_credentials", socket.SOL_SOCKET, SO_PASSCRED, frozenset({socket.AF_UNIX, AF_NETLINK})),
-)
-
-# The first option of each may go beyond the system's limit, and takes CAP_NET_ADMIN.
-BUFFERS = {
-    "receive_buffer": (SO_RCVBUFFORCE, socket.SO_RCVBUF),
-    "send_buffer": (SO_SNDBUFFORCE, socket.SO_SNDBUF),
 }
 
 # netlink(7), by the names that systemd has for them.
@@ -93,7 +59,8 @@ def _open_socket(unit: SocketUnit, listen: Listen, nodes: Nodes) -> int:
     if kind == socket.SOCK_SEQPACKET and family != socket.AF_UNIX:
         raise ValueError(f"{text!r} has no sequential packets; expected a path or @abstract")
     with socket.socket(family, kind) as sock:
-        _set_options(sock, unit)
+        set_before_binding(sock, unit)
+        set_options(sock, unit)
         if family == socket.AF_UNIX and where[0] != "\0":
             nodes.bind(sock, where)
         else:
@@ -111,7 +78,8 @@ def _open_netlink(unit: SocketUnit, listen: Listen, _nodes: Nodes) -> int:
         expected = f"a family ({', '.join(NETLINK_FAMILIES)} or a number) and a number for its multicast groups"
         raise ValueError(f"{listen.text!r} is no netlink address; expected {expected}")
     with socket.socket(AF_NETLINK, socket.SOCK_RAW, protocol) as sock:
-        _set_options(sock, unit)
+        set_before_binding(sock, unit)
+        set_options(sock, unit)
         sock.bind((0, groups))
         return sock.detach()
 
@@ -121,28 +89,19 @@ def _number(text: str, end: int) -> int | None:
     return number if number < end else None
 
 
-def _set_options(sock: socket.socket, unit: SocketUnit) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if sock.family == socket.AF_INET6 and unit.bind_ipv6_only != "default":
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, unit.bind_ipv6_only == "ipv6-only")
-    for switch in SWITCHES:
-        if getattr(unit, switch.attribute) and switch.fits(sock):
-            sock.setsockopt(switch.level, switch.option, 1)
-    for attribute, (forced, limited) in BUFFERS.items():
-        if (size := getattr(unit, attribute)) is not None:
-            try:
-                sock.setsockopt(socket.SOL_SOCKET, forced, min(size, INT_MAX))
-            except OSError:
-                sock.setsockopt(socket.SOL_SOCKET, limited, min(size, INT_MAX))
-
-
-def _open_fifo(_unit: SocketUnit, listen: Listen, nodes: Nodes) -> int:
+def _open_fifo(unit: SocketUnit, listen: Listen, nodes: Nodes) -> int:
     nodes.make_fifo(listen.text)
-    return _open_path(listen.text, os.O_RDWR)  # a writer of its own: it does not end with its last client
+    descriptor = _open_path(listen.text, os.O_RDWR)  # a writer of its own: it does not end with its last client
+    if unit.pipe_size is not None:
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, min(unit.pipe_size, INT_MAX))
+        except OSError as error:
+            say("socket-activate", f"{unit.name}: PipeSize={unit.pipe_size} cannot be set: {reason(error)}")
+    return descriptor
 
 
-def _open_special(_unit: SocketUnit, listen: Listen, _nodes: Nodes) -> int:
-    descriptor = _open_path(listen.text, os.O_RDONLY)
+def _open_special(unit: SocketUnit, listen: Listen, _nodes: Nodes) -> int:
+    descriptor = _open_path(listen.text, os.O_RDWR if unit.writable else os.O_RDONLY)
     try:
         mode = os.fstat(descriptor).st_mode
         if not (stat.S_ISCHR(mode) or stat.S_ISREG(mode)):

@@ -39,6 +39,37 @@ def variable(word: str) -> tuple[str, str]:
     return name, value
 
 
+def variable_name(word: str) -> str:
+    """Check one word of PassEnvironment=.
+
+    Raises:
+        ValueError: no variable can have that name.
+    """
+    if not _NAME.fullmatch(word):
+        raise ValueError(f"{word[:100]!a} is no variable's name; expected names such as PATH")
+    return word
+
+
+def name_or_variable(word: str) -> str:
+    """Check one word of UnsetEnvironment=.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if "=" in word:
+        variable(word)
+        return word
+    return variable_name(word)
+
+
+def unset(variables: dict[str, str], words: Iterable[str]) -> None:
+    """Remove what has one of the names, or one of the names with its value."""
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or variables.get(name) == value:
+            variables.pop(name, None)
+
+
 def read_environment_file(text: str) -> dict[str, str]:
     """Read NAME=value lines as EnvironmentFile= does, nearly as a shell; what is no variable is left out."""
     variables: dict[str, str] = {}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 from activation import exec_process
 from activation_cmd._stdio import reason
 
-from .environment import read_environment_files
+from .environment import read_environment_files, unset
 from .expansion import expanded
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Start(NamedTuple):
         triggers: the descriptors that a client shows at.
         environment: without what only the child knows, which are the variables with its number, and without the files.
         environment_files: each with whether it may be missing.
+        unset: names, and ``NAME=value`` with the value that it must have, to be removed at last.
         with_pid: the names of variables whose value is to be the child's number.
         standard: descriptors for 0, 1 and 2; None leaves them as they are, -1 is /dev/null.
         groups: to change to; None for no change.
@@ -50,6 +51,7 @@ class Start(NamedTuple):
     files: Sequence[tuple[str, int]] = ()
     triggers: Sequence[int] = ()
     environment_files: Sequence[tuple[str, bool]] = ()
+    unset: Sequence[str] = ()
     with_pid: Sequence[str] = ()
     standard: Sequence[int | None] = (-1, None, None)
     directory: str | None = None
@@ -143,6 +145,7 @@ def _execute(start: Start, first_client: Callable[[], object] | None = None) -> 
     except OSError as error:
         raise _StartError(RESOURCES, f"cannot read the EnvironmentFile= {reason(error)}") from None
     environment |= dict.fromkeys(start.with_pid, str(os.getpid()))
+    unset(environment, start.unset)
     arguments = start.arguments
     if start.replace_variables:
         arguments = expanded(arguments, environment | _activation_variables(start.files))

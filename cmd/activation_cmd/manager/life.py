@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import time
 from typing import TYPE_CHECKING, Literal
@@ -11,7 +12,10 @@ import attrs
 import trio
 
 from . import processes
+from .control import run_commands
 from .group import Group, send
+from .results import End, result_of
+from .timers import NEVER, Timers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,16 +24,11 @@ if TYPE_CHECKING:
 
     from .execute import Start
     from .launch import Child, Ending
-    from .model import ServiceUnit
+    from .model import FailureMode, ServiceUnit
     from .reaper import Reaper
+    from .results import Result
 
-Result = Literal["success", "protocol", "timeout", "exit-code", "signal", "core-dump", "watchdog"]
 State = Literal["starting", "running", "reloading", "stopping", "killing", "dead"]
-
-CLEAN_SIGNALS = frozenset([signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE])
-"""An end by one of these is a success, as SuccessExitStatus= has it."""
-
-NEVER = float("inf")
 
 
 @attrs.define(eq=False)
@@ -39,6 +38,7 @@ class Life:
     Attributes:
         identity: the start's own INVOCATION_ID=...
         result: what systemd calls the service's result.
+        status: how the main process ended, as ``subprocess`` has it.
     """
 
     unit: ServiceUnit
@@ -52,38 +52,38 @@ class Life:
     say: Callable[[str], None]
     state: State = "starting"
     result: Result = "success"
+    status: int | None = None
     _group: Group = attrs.field(init=False)
     _main: int = attrs.field(init=False)
     _ended: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _deadline: float = attrs.field(default=NEVER, init=False)
-    _watchdog: float = attrs.field(default=NEVER, init=False)
-    _watchdog_time: float = attrs.field(default=NEVER, init=False)
-    _clock: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    _timers: Timers = attrs.field(init=False)
+    _running_until: float = attrs.field(default=NEVER, init=False)
+    _aborted: bool = attrs.field(default=False, init=False)
     _reload_begun: float = attrs.field(default=NEVER, init=False)
     _reload_again: bool = attrs.field(default=False, init=False)
-    _status: str | None = attrs.field(default=None, init=False)
+    _told_status: str | None = attrs.field(default=None, init=False)
     _nursery: trio.Nursery = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._main = self.child.pid
         self._group = Group(self.child.pid, self.identity)
-        self._watchdog_time = self.unit.watchdog or NEVER
-        self._set_deadline(self.unit.timeout_start)
+        self._timers = Timers(self.unit.watchdog or NEVER)
+        self._timers.set(self.unit.timeout_start)
 
-    async def run(self) -> Result:
+    async def run(self) -> End:
         """Live; return how it ended."""
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._follow_start)
             self._nursery.start_soon(self._follow_main, self.child)
             if self.receiver:
                 self._nursery.start_soon(self._listen, self.receiver)
-            await self._until(self._ended)
+            await self._timers.until(self._ended, self._time_is_over)
             self._drain()
             await self._end_the_rest()
             self._nursery.cancel_scope.cancel()
         self.state = "dead"
         self.reaper.executor.release(self.child.pid)
-        return self.result
+        return End(self.result, self.status)
 
     async def _follow_start(self) -> None:
         await self.child.settled()
@@ -111,14 +111,11 @@ class Life:
 
     def _judge(self, ending: Ending) -> None:
         """Tell the result by how the main process ended, unless there is one that came first."""
-        status = ending.status or 0  # what is not known counts as a success
+        self.status = ending.status
         if self.result != "success":
             return
-        if status > 0:
-            self.result = "exit-code"
-        elif status < 0 and -status not in CLEAN_SIGNALS:
-            self.result = "core-dump" if ending.core else "signal"
-        elif self.state == "starting" and self.receiver and self.unit.type != "exec":
+        self.result = result_of(ending.status, self.unit.success_statuses, core=ending.core)
+        if self.result == "success" and self.state == "starting" and self.unit.type in ("notify", "notify-reload"):
             self.result = "protocol"
             self.say(f"it ended before it told READY=1, which Type={self.unit.type} has to")
 
@@ -166,13 +163,13 @@ class Life:
             self._is_running()
         if "STOPPING=1" in told and self.state in ("starting", "running", "reloading"):
             self._stop_by_itself()
-        if (status := notification.get("STATUS")) is not None and status != self._status:
-            self._status = status
+        if (status := notification.get("STATUS")) is not None and status != self._told_status:
+            self._told_status = status
             self.say(f"status: {status}")
         if (microseconds := _number(notification.get("EXTEND_TIMEOUT_USEC"))) is not None:
-            self._extend(microseconds / 1e6)
+            self._timers.extend(microseconds / 1e6)
         if (microseconds := _number(notification.get("WATCHDOG_USEC"))) is not None:
-            self._watchdog_time = microseconds / 1e6 or NEVER
+            self._timers.patience = microseconds / 1e6 or NEVER
             self._pet()
         if "WATCHDOG=1" in told:
             self._pet()
@@ -201,8 +198,11 @@ class Life:
     def _is_running(self) -> None:
         if self.state == "starting" and self.unit.type not in ("simple", "exec"):
             self.say("it is ready")
+        if self._running_until == NEVER and self.unit.runtime_max is not None:
+            extra = random.uniform(0, self.unit.runtime_randomized_extra)  # noqa: S311
+            self._running_until = trio.current_time() + self.unit.runtime_max + extra
         self.state = "running"
-        self._set_deadline(None)
+        self._timers.set_at(self._running_until)
         self._pet()
         self._reload_if_asked()
 
@@ -220,64 +220,49 @@ class Life:
             return  # told before it was asked
         self._reload_begun = NEVER
         self.state = "reloading"
-        self._set_deadline(self.unit.timeout_start)
+        self._timers.set(self.unit.timeout_start)
 
     def _stop_by_itself(self) -> None:
         self.state = "stopping"
-        self._watchdog = NEVER
-        self._set_deadline(self.unit.timeout_stop)
+        self._timers.muzzle()
+        self._timers.set(self.unit.timeout_stop)
 
     def _pet(self) -> None:
         if self.state in ("running", "reloading"):
-            self._watchdog = trio.current_time() + self._watchdog_time
-            self._rearm()
+            self._timers.feed()
 
     def _bite(self) -> None:
         if self.state in ("starting", "running", "reloading"):
             self.result = "watchdog"
-            self._end(signal.SIGABRT)
+            self._abort()
 
     # Time
 
-    def _set_deadline(self, seconds: float | None) -> None:
-        self._deadline = NEVER if seconds is None else trio.current_time() + seconds
-        self._rearm()
-
-    def _extend(self, seconds: float) -> None:
-        if self._deadline < NEVER:
-            self._deadline = max(self._deadline, trio.current_time() + seconds)
-            self._rearm()
-
-    def _rearm(self) -> None:
-        self._clock.deadline = min(self._deadline, self._watchdog)
-
-    async def _until(self, event: trio.Event) -> None:
-        """Wait for the event, and meanwhile do what the passing of time asks for."""
-        while not event.is_set():
-            with trio.CancelScope() as self._clock:
-                self._rearm()
-                await event.wait()
-            if self._clock.cancelled_caught:
-                self._time_is_over()
-
     def _time_is_over(self) -> None:
-        if self._watchdog <= trio.current_time():
-            self.say(f"no WATCHDOG=1 came for {self._watchdog_time:g} s; it is ended by SIGABRT")
+        unit = self.unit
+        if self._timers.is_hungry:
+            self.say(f"no WATCHDOG=1 came for {self._timers.patience:g} s; it is aborted")
             self._bite()
         elif self.state == "starting":
-            self.say(f"it was not ready within TimeoutStartSec={self.unit.timeout_start:g}; it is ended")
+            self.say(f"it was not ready within TimeoutStartSec={unit.timeout_start:g}; it is ended")
             self.result = "timeout"
-            self._end(self.unit.kill_signal)
+            self._end_by(unit.timeout_start_failure_mode)
+        elif self.state == "running":
+            self.say(f"it has run for RuntimeMaxSec={unit.runtime_max:g}; it is ended")
+            self.result = "timeout"
+            self._end(unit.kill_signal)
         elif self.state == "reloading":
             self.say("the reload took too long; it goes on as it is")
             self._is_running()
         elif self.state == "stopping":
-            self.say(f"it did not end within TimeoutStopSec={self.unit.timeout_stop:g}; it is killed")
             if self.result == "success":
                 self.result = "timeout"
-            self.kill()
+            again = unit.timeout_stop_failure_mode == "abort" and not self._aborted
+            name, seconds = ("Abort", unit.timeout_abort) if self._aborted else ("Stop", unit.timeout_stop)
+            self.say(f"it did not end within Timeout{name}Sec={seconds:g}; it is {'aborted' if again else 'killed'}")
+            self._end_by("abort" if again else "kill")
         else:
-            self._set_deadline(None)
+            self._timers.set(None)
 
     # What is asked of it
 
@@ -290,8 +275,8 @@ class Life:
     def kill(self) -> None:
         """End it at once."""
         self.state = "killing"
-        self._watchdog = NEVER
-        self._set_deadline(None)
+        self._timers.muzzle()
+        self._timers.set(None)
         self._signal(signal.SIGKILL)
 
     def reload(self) -> None:
@@ -303,41 +288,35 @@ class Life:
         elif self.unit.type == "notify-reload":
             self.state = "reloading"
             self._reload_begun = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-            self._set_deadline(self.unit.timeout_start)
+            self._timers.set(self.unit.timeout_start)
             send(self._main, signal.SIGHUP)
         elif self.unit.exec_reload:
             self._nursery.start_soon(self._run_reload)
 
     async def _run_reload(self) -> None:
-        for command, start in zip(self.unit.exec_reload, self.control(self._main), strict=True):
-            helper = await self.reaper.fork_patiently([start], at_once=True)
-            if helper is None:
-                return
-            self._group.helpers.add(helper.pid)
-            try:
-                await self._follow_reload(helper)
-            finally:
-                self._group.helpers.remove(helper.pid)
-                self.reaper.executor.release(helper.pid)
-            if helper.status and not command.ignore_failure:
-                self.say(f"ExecReload= failed: {command.program} ended with status {helper.status}")
-                break
+        unit = self.unit
+        timeout = NEVER if unit.timeout_start is None else unit.timeout_start
+        await run_commands(unit.exec_reload, self.control(self._main), self.reaper, self._group, self.say, timeout)
         self._reload_if_asked()
 
-    async def _follow_reload(self, helper: Child) -> None:
-        with trio.move_on_after(NEVER if self.unit.timeout_start is None else self.unit.timeout_start) as patience:
-            await helper.settled()
-            if helper.failure:
-                self.say(helper.failure)
-            await helper.exited.wait()
-        if patience.cancelled_caught:
-            send(helper.pid, signal.SIGKILL)
-            await helper.exited.wait()
+    def _end_by(self, mode: FailureMode) -> None:
+        if mode == "terminate":
+            self._end(self.unit.kill_signal)
+        elif mode == "abort":
+            self._abort()
+        else:
+            self.kill()
+
+    def _abort(self) -> None:
+        self._end(self.unit.watchdog_signal)
+        self._aborted = True
+        self._timers.set(self.unit.timeout_abort)
 
     def _end(self, number: int) -> None:
         self.state = "stopping"
-        self._watchdog = NEVER
-        self._set_deadline(self.unit.timeout_stop)
+        self._aborted = False
+        self._timers.muzzle()
+        self._timers.set(self.unit.timeout_stop)
         self._signal(number)
 
     def _signal(self, number: int) -> None:
@@ -360,7 +339,7 @@ class Life:
                     gone.set()
 
                 nursery.start_soon(wait)
-                await self._until(gone)
+                await self._timers.until(gone, self._time_is_over)
 
 
 def _number(text: str | None) -> int | None:

@@ -161,6 +161,8 @@ def _service(file: UnitFile, name: UnitName, say: Say) -> ServiceUnit | None:
         return None
     fields["exec_start"] = commands[0]
     fields["environment"] = dict(fields.get("environment", []))
+    if fields.get("timeout_abort", "") == "":
+        fields["timeout_abort"] = fields.get("timeout_stop", attrs.fields(ServiceUnit).timeout_stop.default)
     path, optional = fields.pop("working_directory", (None, False))
     notifies = fields.get("type", "").startswith("notify") or fields.get("watchdog") or fields.get("store_maximum")
     if notifies and fields.get("notify_access", "none") == "none":

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 Kind = Literal["stream", "datagram", "seqpacket", "fifo", "special", "netlink", "mqueue"]
 Type = Literal["simple", "exec", "notify", "notify-reload"]
 Restart = Literal["no", "always", "on-success", "on-failure", "on-abnormal", "on-abort", "on-watchdog"]
+FailureMode = Literal["terminate", "abort", "kill"]
 Access = Literal["none", "main", "exec", "all"]
 
 ACCEPTED = "connection"
@@ -50,9 +51,26 @@ class SocketUnit:
     reuse_port: bool = False
     no_delay: bool = False
     keep_alive: bool = False
+    keep_alive_time: int | None = None
+    keep_alive_interval: int | None = None
+    keep_alive_probes: int | None = None
+    defer_accept: int | None = None
+    broadcast: bool = False
     pass_credentials: bool = False
+    pass_security: bool = False
+    pass_packet_info: bool = False
+    timestamping: Literal["off", "us", "ns"] = "off"
+    priority: int | None = None
+    mark: int | None = None
+    ip_tos: int | None = None
+    ip_ttl: int | None = None
+    tcp_congestion: str = ""
+    transparent: bool = False
+    bind_to_device: str = ""
     receive_buffer: int | None = None
     send_buffer: int | None = None
+    pipe_size: int | None = None
+    writable: bool = False
     message_queue_max_messages: int | None = None
     message_queue_message_size: int | None = None
     symlinks: Sequence[str] = ()
@@ -61,6 +79,8 @@ class SocketUnit:
     """One for each Listen; empty names are none. Unit files give each socket the same name."""
     accept: bool = False
     max_connections: int = 64
+    max_connections_per_source: int = 0
+    """Of one host; 0 is no limit."""
     trigger_limit_interval: float = 2.0
     trigger_limit_burst: int = 20
     service: str = ""
@@ -104,6 +124,9 @@ class ServiceUnit:
     exec_reload: Sequence[Command] = ()
     environment: Mapping[str, str] = attrs.field(factory=dict)
     environment_files: Sequence[EnvironmentFile] = ()
+    pass_environment: Sequence[str] = ()
+    unset_environment: Sequence[str] = ()
+    """Names, and ``NAME=value`` for what is to go only if it has that value."""
     working_directory: str | None = None
     """An absolute path, or ``~`` for the user's home."""
     working_directory_optional: bool = False
@@ -116,12 +139,23 @@ class ServiceUnit:
     restart_sec: float | None = 0.1
     start_limit_interval: float | None = 10.0
     start_limit_burst: int = 5
+    restart_prevented: Collection[int] = ()
+    """Exit statuses, and signals as negative numbers; so are the next two."""
+    restart_forced: Collection[int] = ()
+    success_statuses: Collection[int] = ()
     timeout_start: float | None = 90.0
     timeout_stop: float | None = 90.0
+    timeout_abort: float | None = 90.0
+    timeout_start_failure_mode: FailureMode = "terminate"
+    timeout_stop_failure_mode: FailureMode = "terminate"
+    runtime_max: float | None = None
+    runtime_randomized_extra: float = 0.0
     kill_signal: int = signal.SIGTERM
+    watchdog_signal: int = signal.SIGABRT
     watchdog: float | None = None
     notify_access: Access = "none"
     store_maximum: int = 0
+    non_blocking: bool = False
 
 
 @attrs.frozen

@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 import select
-import signal
 from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
 from .limits import RateLimit
+from .results import outcome, restarts
 from .service import reloads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .launch import Child
-    from .life import Life, Result
+    from .life import Life
     from .making import MadeSockets
-    from .model import Restart, SocketUnit
+    from .model import SocketUnit
+    from .results import End
     from .service import Service
     from .spare import Spare
-
-_UNCLEAN = frozenset(["exit-code", "signal", "core-dump", "timeout", "watchdog", "protocol"])
-RESTARTS: dict[Restart, frozenset[str]] = {
-    "no": frozenset(),
-    "always": _UNCLEAN | {"success"},
-    "on-success": frozenset(["success"]),
-    "on-failure": _UNCLEAN,
-    "on-abnormal": _UNCLEAN - {"exit-code"},
-    "on-abort": frozenset(["signal", "core-dump"]),
-    "on-watchdog": frozenset(["watchdog"]),
-}
-"""Which results lead to a restart: the table of Restart= in systemd.service(5)."""
 
 FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0
 """Seconds before a client may start a command again that failed, doubled each time."""
@@ -78,8 +67,8 @@ class OnDemand:
                     break
                 self._started.count()
                 self._catch_up(self.service.begin(child))
-                result = await self.service.live()
-                now = await self._rest(child, result)
+                end = await self.service.live()
+                now = await self._rest(child, end)
             nursery.cancel_scope.cancel()
 
     @property
@@ -159,16 +148,17 @@ class OnDemand:
         self.failed = True
         self.sockets.close()
 
-    async def _rest(self, child: Child, result: Result) -> bool:
+    async def _rest(self, child: Child, end: End) -> bool:
         """What lies between an end and the next start; return whether that is to be at once."""
-        ended = f"pid {child.pid} {outcome(child)}"
-        if result not in ("success", "exit-code", "signal"):
-            ended += f" ({result})"
+        assert child.status is not None
+        ended = f"pid {child.pid} {outcome(child.status)}"
+        if end.result not in ("success", "exit-code", "signal"):
+            ended += f" ({end.result})"
         if self._stopping:
             self.service.say(ended)
             return False
         unit, pause = self.service.unit, 0.0
-        now = self._again or result in RESTARTS[unit.restart]
+        now = self._again or restarts(unit, end)
         if self._again:
             then = "it is started again"
         elif now:
@@ -178,7 +168,7 @@ class OnDemand:
             then = "the next client starts it again"
             self.service.store.clear()
             if self.patient:
-                failed = result != "success"
+                failed = end.result != "success"
                 pause = self._delay = min(max(FIRST_DELAY, 2 * self._delay), LONGEST_DELAY) if failed else 0.0
                 then += f", in {pause:g} s at the earliest" if pause else ""
                 if not self._client_waits():
@@ -194,14 +184,3 @@ class OnDemand:
         for number in self.triggers:
             poll.register(number, select.POLLIN)
         return bool(poll.poll(0))
-
-
-def outcome(child: Child) -> str:
-    """How a process ended, in words."""
-    assert child.status is not None
-    if child.status >= 0:
-        return f"exited with status {child.status}"
-    try:
-        return f"was ended by {signal.Signals(-child.status).name}"
-    except ValueError:
-        return f"was ended by signal {-child.status}"

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .launch import Child
-    from .life import Result
     from .model import Command, ServiceUnit
     from .reaper import Reaper
+    from .results import End
 
 # What tells of an activation or a manager, of which socket-activate itself may have been the object.
 OWN_VARIABLES = frozenset(
@@ -99,12 +99,15 @@ class Service:
     def start(self, triggers: Sequence[int] = ()) -> Start:
         """What the next start needs."""
         for _, number in self.files:
-            os.set_blocking(number, True)  # as they were made; the last run may have changed what all share
+            os.set_blocking(number, not self.unit.non_blocking)  # the last run may have changed what all share
         return self._start(triggers)
 
     def _start(self, triggers: Sequence[int] = ()) -> Start:
         unit, with_pid = self.unit, ["SYSTEMD_EXEC_PID"]
         environment = {**self.surroundings.environment, IDENTITY: secrets.token_hex(16)}
+        for name in unit.pass_environment:
+            if name in os.environ and name not in OWN_VARIABLES:
+                environment.setdefault(name, os.environ[name])
         if self._account and unit.user:
             environment |= _variables(self._account)
         environment |= {**self.variables, **unit.environment}
@@ -129,6 +132,7 @@ class Service:
             triggers=triggers,
             environment=environment,
             environment_files=unit.environment_files,
+            unset=unit.unset_environment,
             with_pid=with_pid,
             standard=[{"null": -1, "inherit": None, "socket": self._standard_socket()}[stream] for stream in standard],
             directory=directory,
@@ -162,7 +166,7 @@ class Service:
         )
         return self.life
 
-    async def live(self) -> Result:
+    async def live(self) -> End:
         """Follow what began, to its end."""
         assert self.life
         try:

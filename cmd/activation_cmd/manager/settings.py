@@ -10,8 +10,9 @@ import attrs
 
 from . import values
 from .command_lines import commands, unknown_escapes
-from .environment import variable
+from .environment import name_or_variable, variable, variable_name
 from .model import EnvironmentFile, Listen
+from .results import status
 from .specifiers import UnitName, replace_specifiers
 from .syntax import words
 
@@ -100,6 +101,18 @@ def _variables(text: str, context: Context) -> list[tuple[str, str]]:
     return [variable(word) for word in context.words(text)]
 
 
+def _names(text: str, context: Context) -> list[str]:
+    return [variable_name(word) for word in context.words(text)]
+
+
+def _names_or_variables(text: str, context: Context) -> list[str]:
+    return [name_or_variable(word) for word in context.words(text)]
+
+
+def _statuses(text: str, _context: Context) -> list[int]:
+    return [status(word) for word in text.split()]
+
+
 def _environment_file(text: str, context: Context) -> list[EnvironmentFile]:
     path = values.absolute_path(context.replace(text.removeprefix("-")))
     return [EnvironmentFile(path, optional=text.startswith("-"))]
@@ -157,6 +170,15 @@ def _service_name(text: str, context: Context) -> UnitName:
     return name
 
 
+def _whole_seconds(text: str) -> int | None:
+    """For the kernel, which takes no parts of seconds; 0 leaves its own."""
+    return int(min(values.time_span(text), (1 << 31) - 1)) or None
+
+
+def _abort_timeout(text: str) -> float | str | None:
+    return _seconds(text) if text else ""
+
+
 def _seconds(text: str) -> float | None:
     seconds = values.time_span(text)
     return None if math.isinf(seconds) else seconds
@@ -187,9 +209,26 @@ SOCKET: Final[Mapping[str, Mapping[str, Setting]]] = {
         "ReusePort": _plain("reuse_port", values.boolean),
         "NoDelay": _plain("no_delay", values.boolean),
         "KeepAlive": _plain("keep_alive", values.boolean),
+        "KeepAliveTimeSec": _plain("keep_alive_time", _whole_seconds),
+        "KeepAliveIntervalSec": _plain("keep_alive_interval", _whole_seconds),
+        "KeepAliveProbes": _plain("keep_alive_probes", lambda text: values.number(text) or None),
+        "DeferAcceptSec": _plain("defer_accept", _whole_seconds),
+        "Broadcast": _plain("broadcast", values.boolean),
         "PassCredentials": _plain("pass_credentials", values.boolean),
+        "PassSecurity": _plain("pass_security", values.boolean),
+        "PassPacketInfo": _plain("pass_packet_info", values.boolean),
+        "Timestamping": _plain("timestamping", values.timestamping),
+        "Priority": _plain("priority", values.number),
+        "Mark": _plain("mark", values.mark),
+        "IPTOS": _plain("ip_tos", values.type_of_service),
+        "IPTTL": _plain("ip_ttl", values.number),
+        "TCPCongestion": _plain("tcp_congestion", str),
+        "Transparent": _plain("transparent", values.boolean),
+        "BindToDevice": _plain("bind_to_device", values.device),
         "ReceiveBuffer": _plain("receive_buffer", values.size),
         "SendBuffer": _plain("send_buffer", values.size),
+        "PipeSize": _plain("pipe_size", values.size),
+        "Writable": _plain("writable", values.boolean),
         "MessageQueueMaxMessages": _plain("message_queue_max_messages", values.number),
         "MessageQueueMessageSize": _plain("message_queue_message_size", values.number),
         "Symlinks": Setting(["symlinks"], _symlinks, repeated=True),
@@ -197,6 +236,7 @@ SOCKET: Final[Mapping[str, Mapping[str, Setting]]] = {
         "FileDescriptorName": _replaced("descriptor_name", _descriptor_name),
         "Accept": _plain("accept", values.boolean),
         "MaxConnections": _plain("max_connections", values.number),
+        "MaxConnectionsPerSource": _plain("max_connections_per_source", values.number),
         "TriggerLimitIntervalSec": _plain("trigger_limit_interval", values.time_span),
         "TriggerLimitBurst": _plain("trigger_limit_burst", values.number),
         "Service": Setting(["service"], _service_name),
@@ -214,6 +254,8 @@ SERVICE: Final[Mapping[str, Mapping[str, Setting]]] = {
         "ExecStart": _exec("exec_start"),
         "ExecReload": _exec("exec_reload"),
         "Environment": Setting(["environment"], _variables, repeated=True),
+        "PassEnvironment": Setting(["pass_environment"], _names, repeated=True),
+        "UnsetEnvironment": Setting(["unset_environment"], _names_or_variables, repeated=True),
         "EnvironmentFile": Setting(["environment_files"], _environment_file, repeated=True),
         "WorkingDirectory": Setting(["working_directory"], _working_directory),
         "User": _replaced("user"),
@@ -226,13 +268,23 @@ SERVICE: Final[Mapping[str, Mapping[str, Setting]]] = {
             values.choice("no", "always", "on-success", "on-failure", "on-abnormal", "on-abort", "on-watchdog"),
         ),
         "RestartSec": _plain("restart_sec", _seconds),
+        "RestartPreventExitStatus": Setting(["restart_prevented"], _statuses, repeated=True),
+        "RestartForceExitStatus": Setting(["restart_forced"], _statuses, repeated=True),
+        "SuccessExitStatus": Setting(["success_statuses"], _statuses, repeated=True),
         **_START_LIMIT,  # where they were before they came to [Unit]
         "TimeoutSec": _plain("timeout_start timeout_stop", _timeout),
         "TimeoutStartSec": _plain("timeout_start", _timeout),
         "TimeoutStopSec": _plain("timeout_stop", _timeout),
+        "TimeoutAbortSec": _plain("timeout_abort", _abort_timeout),
+        "TimeoutStartFailureMode": _plain("timeout_start_failure_mode", values.choice("terminate", "abort", "kill")),
+        "TimeoutStopFailureMode": _plain("timeout_stop_failure_mode", values.choice("terminate", "abort", "kill")),
+        "RuntimeMaxSec": _plain("runtime_max", _seconds),
+        "RuntimeRandomizedExtraSec": _plain("runtime_randomized_extra", values.time_span),
         "KillSignal": _plain("kill_signal", values.signal_number),
+        "WatchdogSignal": _plain("watchdog_signal", values.signal_number),
         "WatchdogSec": _plain("watchdog", _timeout),
         "NotifyAccess": _plain("notify_access", values.choice("none", "main", "exec", "all")),
         "FileDescriptorStoreMax": _plain("store_maximum", values.number),
+        "NonBlocking": _plain("non_blocking", values.boolean),
     },
 }

@@ -97,6 +97,55 @@ def number(text: str) -> int:
     return int(text)
 
 
+def c_number(text: str, most: int) -> int:
+    """A number as in C: decimal, hexadecimal after 0x, octal after 0."""
+    for form, base in ((r"0[xX]([0-9a-fA-F]{1,16})", 16), ("0([0-7]{1,16})", 8), ("(0|[1-9][0-9]{0,15})", 10)):
+        if (match := re.fullmatch(form, text)) and (found := int(match[1], base)) <= most:
+            return found
+    raise ValueError(f"expected a number up to {most}")
+
+
+def mark(text: str) -> int:
+    """A firewall mark, which is often written in hexadecimal."""
+    try:
+        return c_number(text, (1 << 31) - 1)
+    except ValueError:
+        raise ValueError("expected a mark such as 5 or 0x10, of 31 bits") from None
+
+
+_TYPES_OF_SERVICE: Final = {"low-delay": 16, "throughput": 8, "reliability": 4, "low-cost": 2}
+
+
+def type_of_service(text: str) -> int:
+    """The byte of IPTOS=, ip(7)."""
+    if text in _TYPES_OF_SERVICE:
+        return _TYPES_OF_SERVICE[text]
+    try:
+        return c_number(text, 255)
+    except ValueError:
+        raise ValueError(f"expected {', '.join(_TYPES_OF_SERVICE)} or a number up to 255") from None
+
+
+def timestamping(text: str) -> str:
+    """Which timestamps datagrams come with: off, us or ns."""
+    for unit, others in (("us", ("usec", "µs", "μs")), ("ns", ("nsec",))):
+        if text == unit or text in others:
+            return unit
+    try:
+        return "ns" if text != "off" and boolean(text) else "off"
+    except ValueError:
+        raise ValueError("expected off, us or ns") from None
+
+
+def device(text: str) -> str:
+    """The name of a network interface; nothing for any."""
+    if text in ("", "*"):
+        return ""
+    if not re.fullmatch(r"[!-$&-.0-9;-~]{1,15}", text) or text in (".", "..", "all", "default") or text.isdecimal():
+        raise ValueError("expected the name of a network interface such as eth0, or nothing")
+    return text
+
+
 def mode(text: str) -> int:
     """An access mode."""
     if not re.fullmatch(r"0*[0-7]{1,4}", text):
