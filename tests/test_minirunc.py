@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -310,6 +311,60 @@ def test_namespaces_are_joined_by_their_paths(tmp_path: Path, root: Path) -> Non
     finally:
         first.process.terminate()
         first.process.communicate()
+
+
+@contextmanager
+def namespaces(*options: str) -> Iterator[str]:
+    """The folder of links to namespaces that are made for the block; ``options`` are unshare's."""
+    with subprocess.Popen(["unshare", *options, "sh", "-c", "echo; exec sleep 1000"], stdout=subprocess.PIPE) as holder:
+        try:
+            assert holder.stdout
+            assert holder.stdout.read(1) == b"\n"
+            yield f"/proc/{holder.pid}/ns"
+        finally:
+            holder.kill()
+
+
+def test_of_a_mount_namespace_that_is_joined_its_mounts_are_seen_and_stay(tmp_path: Path, root: Path) -> None:
+    (tmp_path / "seen").mkdir()
+    with namespaces("--mount", "--cgroup") as links:
+        process = os.path.dirname(links)
+        mount = ("mount", "-t", "tmpfs", "of-the-other", str(tmp_path / "seen"))
+        assert run("nsenter", f"--mount={links}/mnt", *mount).returncode == 0
+        Path(f"{process}/root/{tmp_path}/seen/file").write_text("of the other")
+        before = Path(f"{process}/mountinfo").read_text()
+
+        def join(config: dict[str, Any]) -> None:
+            paths = {"mount": f"{links}/mnt", "cgroup": f"{links}/cgroup"}
+            joined = [{"type": kind, "path": path} for kind, path in paths.items()]
+            config["linux"]["namespaces"] = [*joined, {"type": "pid"}]
+            del config["hostname"]
+            config["mounts"].append(bundles.bind(tmp_path / "seen", "/run/seen"))
+
+        code = (
+            "import os; print(os.readlink('/proc/self/ns/cgroup'), open('/run/seen/file').read(), os.listdir('/run'))"
+        )
+        bundle = add_bundle(tmp_path / "bundle", python(code), join)
+        done = run(MINIRUNC, "--root", str(root), "run", "-b", str(bundle), "box")
+        assert done.stderr == b""
+        assert done.stdout.decode() == f"{os.readlink(f'{links}/cgroup')} of the other ['seen']\n"
+        assert Path(f"{process}/mountinfo").read_text() == before
+
+
+def test_of_a_user_namespace_that_is_joined_the_numbers_hold(tmp_path: Path, root: Path) -> None:
+    with namespaces("--user", "--map-root-user") as links:
+
+        def join(config: dict[str, Any]) -> None:
+            config["linux"]["namespaces"].append({"type": "user", "path": f"{links}/user"})
+            for mount in config["mounts"]:
+                # There is no such group in it.
+                mount["options"] = [option for option in mount.get("options", ()) if option != "gid=5"]
+
+        code = "import os; print(os.readlink('/proc/self/ns/user'), *open('/proc/self/uid_map').read().split())"
+        bundle = add_bundle(tmp_path / "bundle", python(code), join)
+        done = run(MINIRUNC, "--root", str(root), "run", "-b", str(bundle), "box")
+        assert done.stderr == b""
+        assert done.stdout.decode() == f"{os.readlink(f'{links}/user')} 0 0 1\n"
 
 
 def test_a_pid_file_has_the_number_as_it_is_seen_outside(tmp_path: Path, root: Path) -> None:

@@ -30,6 +30,15 @@ BECOME_USER = (
     *("--inh-caps=-all,+dac_read_search", "--ambient-caps=+dac_read_search", "--bounding-set=-all,+dac_read_search"),
 )
 
+# The same for who has more users: programs that are root's and say so have all rights, and find who the user is, and
+# what is the user's, in the files of the folder that is the first argument.
+BECOME_USER_WITH_RANGES = (
+    *("unshare", "--mount", "sh", "-c"),
+    'for name in passwd subuid subgid; do mount --bind "$0/$name" "/etc/$name" || exit; done; exec "$@"',
+)
+FIRST, SIZE = 100_000, 10
+"""The users and groups that are the user's own to give away."""
+
 pytestmark = pytest.mark.skipif(
     os.geteuid() == 0 and not shutil.which("setpriv"), reason="there is no setpriv to become a user with"
 )
@@ -147,18 +156,82 @@ def test_without_a_user_namespace_a_user_is_told_so(folder: Path) -> None:
     refused(folder, "linux.namespaces has no user; expected it of whoever is not root", change)
 
 
-@pytest.mark.skipif(bool(shutil.which("newuidmap")), reason="newuidmap would be asked")
-@pytest.mark.may_skip
-def test_more_users_take_newuidmap(folder: Path) -> None:
+def more_users(size: int = SIZE) -> Any:
     def change(config: dict[str, Any]) -> None:
-        config["linux"]["uidMappings"].append({"containerID": 1, "hostID": 100_000, "size": 10})
+        for mappings in (config["linux"]["uidMappings"], config["linux"]["gidMappings"]):
+            mappings.append({"containerID": 1, "hostID": FIRST, "size": size})
 
-    refused(
-        folder,
-        f"take newuidmap (of the package uidmap), which is not installed; expected it, or one mapping of "
-        f"size 1 to the hostID {USER}",
-        change,
+    return change
+
+
+def test_more_users_take_newuidmap(folder: Path, tmp_path: Path) -> None:
+    bundle = add(folder, ["true"], folder, more_users())
+    done = run(folder, "env", f"PATH={tmp_path}", MINIRUNC, "run", "-b", bundle, "box")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "minirunc: linux.uidMappings take newuidmap (of the package uidmap), which is not installed; "
+        f"expected it, or one mapping of size 1 to the hostID {USER}\n"
     )
+
+
+@pytest.fixture
+def ranges(tmp_path: Path) -> Path:
+    """A folder of files as in /etc, by which the user has more users than one."""
+    if os.geteuid() != 0:
+        pytest.skip("giving a user more users takes root")
+    if not shutil.which("newuidmap"):
+        pytest.skip("there is no newuidmap (of the package uidmap)")
+    users = [line for line in Path("/etc/passwd").read_text().splitlines() if line.split(":")[2] != str(USER)]
+    (tmp_path / "passwd").write_text("\n".join([*users, f"minirunc:x:{USER}:{GROUP}::/:/bin/sh", ""]))
+    for name in ("subuid", "subgid"):
+        (tmp_path / name).write_text(f"minirunc:{FIRST}:{SIZE}\n")
+    return tmp_path
+
+
+def run_with_ranges(folder: Path, ranges: Path, bundle: str) -> subprocess.CompletedProcess[str]:
+    become = [option for option in BECOME_USER if not option.startswith("--bounding-set")]
+    return subprocess.run(
+        [*BECOME_USER_WITH_RANGES, str(ranges), *become, MINIRUNC, "run", "-b", bundle, "box"],
+        env={**os.environ, "XDG_RUNTIME_DIR": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+
+
+def test_a_user_with_more_users_has_them_inside(folder: Path, interpreter: Path | None, ranges: Path) -> None:
+    code = """
+import os
+print([open(f"/proc/self/{which}_map").read().split() for which in ("uid", "gid")])
+print(os.getresuid(), os.getresgid(), os.getgroups())
+os.chown("/run/file", 10, 1)
+"""
+
+    def change(config: dict[str, Any]) -> None:
+        more_users()(config)
+        for names in config["process"]["capabilities"].values():
+            names.append("CAP_CHOWN")
+        config["process"]["user"] = {"uid": 0, "gid": 3, "additionalGids": [4, 10]}
+        config["mounts"].append({"destination": "/run", "type": "bind", "source": str(folder), "options": ["bind"]})
+
+    (folder / "file").touch()
+    os.chown(folder / "file", USER, GROUP)
+    done = run_with_ranges(folder, ranges, add(folder, python(code), interpreter, change))
+    maps = [["0", str(own), "1", "1", str(FIRST), str(SIZE)] for own in (USER, GROUP)]
+    assert done.stderr == ""
+    assert done.stdout == f"{maps}\n(0, 0, 0) (3, 3, 3) [4, 10]\n"
+    status = (folder / "file").stat()
+    assert (status.st_uid, status.st_gid) == (FIRST + 9, FIRST)
+
+
+def test_more_users_than_there_are_is_told(folder: Path, ranges: Path) -> None:
+    done = run_with_ranges(folder, ranges, add(folder, ["true"], folder, more_users(SIZE + 1)))
+    assert done.returncode == 1
+    assert done.stderr.startswith("minirunc: linux.uidMappings: newuidmap: ")  # and what that has to say
+    assert done.stderr.endswith("; expected what /etc/subuid allows\n")
+    assert done.stderr.count("\n") == 1
+    assert list((folder / "minirunc").iterdir()) == []
 
 
 def test_what_a_user_may_not_do_is_told(folder: Path) -> None:
