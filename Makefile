@@ -5,7 +5,7 @@ VENV := .venv-$(TAG)
 # The environment has no pip of its own: $(PYTHON)'s installs into it. That also works where ensurepip is missing.
 INSTALL = $(PYTHON) -m pip --python $(VENV)/bin/python --disable-pip-version-check install --quiet
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check coverage bench clean
 
 demo: $(VENV)/demo.stamp
 	$(VENV)/bin/python examples/demo.py
@@ -17,6 +17,10 @@ check: $(VENV)/check.stamp
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy --strict activation cmd tests examples
+
+coverage: $(VENV)/coverage.stamp
+	$(VENV)/bin/python -m coverage run -m pytest --ignore tests/systemd $(TESTS)
+	$(VENV)/bin/python -m coverage report
 
 bench: $(VENV)/bench.stamp
 	$(VENV)/bin/python -m tests.bench $(BENCH)
@@ -32,7 +36,7 @@ $(VENV)/demo.stamp: pyproject.toml | $(VENV)/bin/python
 	$(INSTALL) --editable .
 	@touch $@
 
-$(VENV)/test.stamp $(VENV)/bench.stamp: $(VENV)/%.stamp: pyproject.toml | $(VENV)/bin/python
+$(VENV)/test.stamp $(VENV)/coverage.stamp $(VENV)/bench.stamp: $(VENV)/%.stamp: pyproject.toml | $(VENV)/bin/python
 	$(INSTALL) --editable '.[$*]'
 	@touch $@
 

@@ -128,8 +128,6 @@ class NotifyReceiver:
                 )
             except BlockingIOError:
                 return None
-            except InterruptedError:
-                continue
             notification = _notification(message, ancillary)
             if fault := _fault(message, flags):
                 _LOG.warning("a notification of pid %d was dropped: %s", notification.pid, fault)
@@ -150,11 +148,14 @@ class NotifyReceiver:
 
 
 def _bound(fileno: int) -> socket.socket:
-    sock = socket.socket(fileno=fileno)
-    if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_DGRAM or not sock.getsockname():
+    try:
+        sock = socket.socket(fileno=fileno)
+        if sock.family == socket.AF_UNIX and sock.type == socket.SOCK_DGRAM and sock.getsockname():
+            return sock
         sock.detach()
-        raise ValueError(f"descriptor {fileno} cannot be received at; expected a bound Unix socket for datagrams")
-    return sock
+    except OSError:  # it is no socket at all, or not open
+        pass
+    raise ValueError(f"descriptor {fileno} cannot be received at; expected a bound Unix socket for datagrams")
 
 
 _ANCILLARY_SIZE: Final = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(MOST_DESCRIPTORS * 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import stat
 import subprocess
@@ -157,6 +158,36 @@ def test_a_bound_socket_can_be_taken_over(tmp_path: Path, monkeypatch: pytest.Mo
         assert told
         assert told.pid == os.getpid()
     assert path.is_socket()
+
+
+def test_a_path_and_a_descriptor_are_one_too_many(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a path and a descriptor to receive at; expected one of them"):
+        NotifyReceiver(str(tmp_path / "notify"), fileno=0)
+
+
+@pytest.mark.parametrize("kind", ["a file", "a stream", "an unbound socket", "an internet socket", "none"])
+def test_what_cannot_be_received_at_stays_the_callers(kind: str) -> None:
+    made = {
+        "a file": lambda: os.open(os.devnull, os.O_RDONLY),
+        "a stream": lambda: socket.socket(socket.AF_UNIX).detach(),
+        "an unbound socket": lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).detach(),
+        "an internet socket": lambda: socket.socket(type=socket.SOCK_DGRAM).detach(),
+        "none": lambda: 1 << 20,
+    }
+    number = made[kind]()
+    with pytest.raises(ValueError, match=f"descriptor {number} cannot be received at; expected a bound Unix socket"):
+        NotifyReceiver(fileno=number)
+    if kind != "none":
+        os.close(number)
+
+
+def test_it_can_be_waited_for_and_shown(receiver: NotifyReceiver) -> None:
+    with select.epoll() as poll:
+        poll.register(receiver, select.EPOLLIN)
+        assert poll.poll(0) == []
+        activation.notify("READY=1")
+        assert poll.poll(0) == [(receiver.fileno(), select.EPOLLIN)]
+    assert repr(receiver.receive_nowait()) == f"<Notification ('READY=1',) fds=[] of pid {os.getpid()}>"
 
 
 def test_a_path_that_cannot_be_bound_leaks_nothing(tmp_path: Path) -> None:
