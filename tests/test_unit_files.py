@@ -337,6 +337,17 @@ def test_what_is_not_done_here_is_named_once_for_each_file() -> None:
     )
 
 
+def test_what_cannot_be_unset_is_a_warning() -> None:
+    found = pair(
+        {"a.socket": SOCKET, "a.service": f"{SERVICE}UnsetEnvironment=A LISTEN_FDNAMES\n"},
+        problems=[
+            "warning: a.service:3: UnsetEnvironment= is 'A LISTEN_FDNAMES': LISTEN_FDNAMES cannot be unset here, for it "
+            "is set last of all"
+        ],
+    )
+    assert found.service.unset_environment == ["A", "LISTEN_FDNAMES"]
+
+
 def test_what_is_not_known_is_a_warning_with_a_guess() -> None:
     service = (
         "[Service]\nExecStart=true '\\d'\nExceStart=x\nNonsense=1\nNonsense=2\nStartLimitIntervalSec=1\n"

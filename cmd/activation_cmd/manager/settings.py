@@ -105,8 +105,11 @@ def _names(text: str, context: Context) -> list[str]:
     return [variable_name(word) for word in context.words(text)]
 
 
-def _names_or_variables(text: str, context: Context) -> list[str]:
-    return [name_or_variable(word) for word in context.words(text)]
+def _unset(text: str, context: Context) -> list[str]:
+    words = [name_or_variable(word) for word in context.words(text)]
+    if passed := [word for word in words if word.startswith(("LISTEN_PID", "LISTEN_FD"))]:
+        context.say(f"{' '.join(passed)} cannot be unset here, for it is set last of all", "warning")
+    return words
 
 
 def _statuses(text: str, _context: Context) -> list[int]:
@@ -255,7 +258,7 @@ SERVICE: Final[Mapping[str, Mapping[str, Setting]]] = {
         "ExecReload": _exec("exec_reload"),
         "Environment": Setting(["environment"], _variables, repeated=True),
         "PassEnvironment": Setting(["pass_environment"], _names, repeated=True),
-        "UnsetEnvironment": Setting(["unset_environment"], _names_or_variables, repeated=True),
+        "UnsetEnvironment": Setting(["unset_environment"], _unset, repeated=True),
         "EnvironmentFile": Setting(["environment_files"], _environment_file, repeated=True),
         "WorkingDirectory": Setting(["working_directory"], _working_directory),
         "User": _replaced("user"),
