@@ -338,12 +338,10 @@ def test_what_is_not_done_here_is_named_once_for_each_file() -> None:
 
 
 def test_what_cannot_be_unset_is_a_warning() -> None:
+    why = "LISTEN_FDNAMES cannot be unset here, for it is set last of all"
     found = pair(
         {"a.socket": SOCKET, "a.service": f"{SERVICE}UnsetEnvironment=A LISTEN_FDNAMES\n"},
-        problems=[
-            "warning: a.service:3: UnsetEnvironment= is 'A LISTEN_FDNAMES': LISTEN_FDNAMES cannot be unset here, for it "
-            "is set last of all"
-        ],
+        problems=[f"warning: a.service:3: UnsetEnvironment= is 'A LISTEN_FDNAMES': {why}"],
     )
     assert found.service.unset_environment == ["A", "LISTEN_FDNAMES"]
 
