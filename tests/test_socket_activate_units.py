@@ -164,6 +164,47 @@ def test_a_signal_stops_by_the_units_rules(tmp_path: Path, service: str, seen: s
     assert nodes(tmp_path) == {"journal"}
 
 
+def test_the_end_of_a_main_process_that_was_named_is_the_end_of_the_one_that_named_it(tmp_path: Path) -> None:
+    code = """
+signal.signal(signal.SIGTERM, lambda *_: (note("SIGTERM"), os._exit(0)))
+reader, writer = os.pipe()
+main = os.fork()
+if not main:
+    os.close(writer)
+    os.read(reader, 1)
+    os._exit(3)
+notify("READY=1", f"MAINPID={main}")
+listener.accept()
+note("started")
+os.close(writer)
+while True:
+    signal.pause()
+"""
+    unit = write(tmp_path, code, service="Type=notify\nNotifyAccess=all\nRestart=always\nRestartSec=1ms\n", unit=OFTEN)
+    with running(SOCKET_ACTIVATE, unit, until=b"listening", status=0):
+        for _ in range(20):
+            with connect(tmp_path / "a.sk") as sock:
+                assert receive(sock, 1) == b""
+    journal = (tmp_path / "journal").read_text().split()
+    assert journal[:40] == ["started", "SIGTERM"] * 20
+
+
+def test_a_watchdog_that_is_fed_just_when_it_bites_bites_or_does_not(tmp_path: Path) -> None:
+    code = """
+note("start")
+notify("READY=1")
+while True:
+    time.sleep(0.03)
+    notify("WATCHDOG=1")
+"""
+    service = "Type=notify\nWatchdogSec=30ms\nRuntimeMaxSec=1h\nRestart=always\nRestartSec=1ms\n"
+    unit = write(tmp_path, code, service=service, unit=OFTEN)
+    with running(SOCKET_ACTIVATE, "--now", unit, until=b"listening", status=0) as process:
+        text = b"".join(said(process, b"it is aborted") for _ in range(20))
+    assert b"RuntimeMaxSec" not in text
+    assert b"Traceback" not in text
+
+
 def test_a_second_interrupt_ends_all_at_once(tmp_path: Path) -> None:
     units = [write(tmp_path, STUBBORN + ECHO, name=name, service="TimeoutStopSec=infinity\n") for name in "ab"]
     with running(SOCKET_ACTIVATE, *units, until=b"b.sk", status=0) as process:
@@ -531,7 +572,12 @@ def test_activations_leave_no_descriptor_no_process_and_no_memory_behind(tmp_pat
         (["--once", "a.socket"], "--once goes with -l"),
         (["--inetd", "a.socket"], "--inetd goes with -l"),
         (["-d", "--seqpacket", "-l", "a.sk", "true"], "--datagram and --seqpacket are two kinds"),
-        (["-d", "-a", "-l", "a.sk", "true"], "datagrams have no connections"),
+        (["-d", "-a", "-l", "a.sk", "true"], "datagrams and FIFOs have no connections"),
+        (["-a", "--listen-fifo", "a", "true"], "datagrams and FIFOs have no connections"),
+        (["-a", "--listen-datagram", "a", "-l", "b", "true"], "datagrams and FIFOs have no connections"),
+        (["--once", "--watch", ".", "-l", "a.sk", "true"], "with --once there is nobody to --watch"),
+        (["--fdname", "a\nb", "-l", "a.sk", "true"], "--fdname has 'a\\nb': expected a name in ASCII"),
+        (["--fdname", "a:ä", "-l", "a.sk", "-l", "b.sk", "true"], "--fdname has 'ä': expected a name in ASCII"),
         (["-a", "--once", "-l", "a.sk", "true"], "--accept starts a COMMAND for each connection, --once only one"),
         (["--inetd", "-l", "a.sk", "-l", "b.sk", "true"], "--inetd passes one socket, not 2"),
         (["-l", "a.sk", "-E", "=1", "true"], "--setenv '=1' has no name"),
@@ -650,10 +696,10 @@ def test_a_folder_in_the_place_of_a_unit_is_an_error(tmp_path: Path, capfd: pyte
         ("ListenStream={0}/file/a.sk\n", "", r"a\.socket:3: .*file/a\.sk"),
         ("ListenFIFO={0}/file\n", "", r"a\.socket:3: .*/file"),
         ("ListenStream=192.0.2.1:80\n", "", r"a\.socket:3: .*192\.0\.2\.1:80"),
-        ("SocketUser=surely-nobody\n", "", "SocketUser=surely-nobody: there is no such user"),
+        ("SocketUser=surely-nobody\n", "", "SocketUser= is 'surely-nobody': there is no such user"),
         ("ListenFIFO={0}/fifo\n", "StandardInput=socket\n", "a.service: standard streams can be one socket, not 2"),
-        ("", "User=surely-nobody\n", "User=surely-nobody: there is no such user"),
-        ("", "Group=surely-nobody\n", "Group=surely-nobody: there is no such group"),
+        ("", "User=surely-nobody\n", "User= is 'surely-nobody': there is no such user"),
+        ("", "Group=surely-nobody\n", "Group= is 'surely-nobody': there is no such group"),
     ],
 )
 def test_what_cannot_be_made_is_told_and_the_rest_of_it_is_removed(

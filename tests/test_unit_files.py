@@ -83,8 +83,8 @@ def test_all_settings_of_a_socket_are_read() -> None:
         ListenMessageQueue=/queue
         SocketMode=0600
         DirectoryMode=0700
-        SocketUser=me
-        SocketGroup=us
+        SocketUser=root
+        SocketGroup=0
         Backlog=4294967295
         BindIPv6Only=both
         FreeBind=yes
@@ -128,8 +128,8 @@ def test_all_settings_of_a_socket_are_read() -> None:
         listen=[Listen(*each, f"a.socket:{line}") for line, each in enumerate(zip(kinds, texts, strict=True), 4)],  # type: ignore[arg-type]
         socket_mode=0o600,
         directory_mode=0o700,
-        socket_user="me",
-        socket_group="us",
+        socket_user="root",
+        socket_group="0",
         backlog=2147483647,
         bind_ipv6_only="both",
         free_bind=True,
@@ -182,8 +182,8 @@ def test_all_settings_of_a_service_are_read() -> None:
         EnvironmentFile=-/etc/default/%p
         EnvironmentFile=/etc/b
         WorkingDirectory=-/srv
-        User=me
-        Group=us
+        User=root
+        Group=0
         StandardInput=socket
         StandardError=null
         Restart=on-failure
@@ -223,8 +223,8 @@ def test_all_settings_of_a_service_are_read() -> None:
         environment_files=[EnvironmentFile("/etc/default/a", optional=True), EnvironmentFile("/etc/b", optional=False)],
         working_directory="/srv",
         working_directory_optional=True,
-        user="me",
-        group="us",
+        user="root",
+        group="0",
         standard_input="socket",
         standard_output="socket",
         standard_error="null",

@@ -181,8 +181,11 @@ def _check_usage(arguments: argparse.Namespace, files: Sequence[str]) -> None:
             raise ValueError(f"--{option} goes with -l; unit files say that themselves")
     if arguments.datagram and arguments.seqpacket:
         raise ValueError("--datagram and --seqpacket are two kinds; expected one, or --listen-datagram=ADDR for some")
-    if arguments.accept and arguments.datagram:
-        raise ValueError("datagrams have no connections to --accept")
+    kinds = {kind or ("datagram" if arguments.datagram else "stream") for kind, _ in arguments.listen or []}
+    if arguments.accept and kinds & {"datagram", "fifo"}:
+        raise ValueError("datagrams and FIFOs have no connections to --accept")
+    if arguments.once and arguments.watch:
+        raise ValueError("with --once there is nobody to --watch; expected one of them")
     if arguments.accept and arguments.once:
         raise ValueError("--accept starts a COMMAND for each connection, --once only one; expected one of them")
     if arguments.inetd and len(arguments.listen or []) != 1:

@@ -406,6 +406,7 @@ PAIRS = {
     "notify-access": Pair(STREAM, path("a.sk"), "NotifyAccess=all"),
     "store": Pair(STREAM, path("a.sk"), "FileDescriptorStoreMax=3\nNotifyAccess=exec"),
     "inetd": Pair(STREAM, path("a.sk"), "StandardInput=socket"),
+    "inetd-non-blocking": Pair(STREAM, path("a.sk"), "StandardInput=socket\nNonBlocking=yes"),
     "inetd-to-the-log": Pair(TCP, tcp(), "StandardInput=socket\nStandardOutput=null\nStandardError=socket"),
     "only-output": Pair(STREAM, path("a.sk"), "StandardInput=null\nStandardOutput=socket"),
     "user": Pair(STREAM, path("a.sk"), "User=nobody"),
@@ -434,6 +435,12 @@ ExecStart=-@:sh nought -c 'exec probe "$1" "$(tr "\\\\0" " " </proc/$$/cmdline)"
         path("a.sk"),
         "Environment=\"ONE=a b\" TWO=%n PATH=/usr/local/sbin:/bin\n"
         "ExecStart=\nExecStart=probe %N $ONE ${ONE}",
+    ),
+    "environment-of-the-manager": Pair(
+        STREAM,
+        path("a.sk"),
+        "Type=simple\nNotifyAccess=main\nWatchdogSec=1min\nEnvironment=WATCHDOG_USEC=5 SYSTEMD_EXEC_PID=6\n"
+        "EnvironmentFile=MANAGER/of-the-manager",
     ),
     "environment-file": Pair(
         STREAM,
@@ -586,6 +593,7 @@ def views(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, 
         manager.add_program("probe", PROBE.replace("{reports!r}", repr(str(folder / "reports"))))
         manager.add_program("send-message", SEND)
         (folder / "environment").write_text("TWO=file\nTHREE='a b' # c\n")
+        (folder / "of-the-manager").write_text("WATCHDOG_PID=7\nWATCHDOG_USEC=8\n")
         yield seen(manager, systemd, ports), seen(manager, socket_activate, ports)
 
 

@@ -352,6 +352,63 @@ wait()
 """,
         READY + "WatchdogSec=1min\nRestart=on-watchdog\nRestartSec=10ms\n",
     ),
+    "WATCHDOG=1 before the service is ready is a promise, too": Life(
+        ["start", "SIGABRT"],
+        """
+accept()
+on(signal.SIGABRT, lambda: os._exit(0))
+notify("WATCHDOG=1")
+wait()
+""",
+        READY + "WatchdogSec=200ms\nTimeoutStartSec=1min\n",
+    ),
+    "who feeds the watchdog while it stops has to go on with it": Life(
+        ["start", "ready", "SIGTERM", "SIGABRT", "stopped"],
+        """
+on(signal.SIGTERM, lambda: notify("WATCHDOG=1"))
+on(signal.SIGABRT, lambda: os._exit(0))
+conn = accept()
+notify("READY=1", "WATCHDOG_USEC=200000")
+for _ in range(3):
+    notify("WATCHDOG=1")
+note("ready")
+while True:
+    notify("WATCHDOG=1")
+    if len(open(sys.argv[1]).read().splitlines()) > 2:
+        wait()
+    time.sleep(0.02)
+""",
+        READY + "WatchdogSec=1min\nTimeoutStopSec=1min\n",
+        client_and_stop,
+    ),
+    "who asks for more time gets it from the watchdog, too": Life(
+        ["start", "still there", "start"],
+        """
+if first:
+    accept()
+    on(signal.SIGABRT, lambda: os._exit(0))
+    notify("READY=1")
+    notify("EXTEND_TIMEOUT_USEC=5000000")
+    time.sleep(0.6)
+    note("still there")
+    sys.exit(1)
+notify("READY=1", "WATCHDOG_USEC=60000000")
+wait()
+""",
+        READY + "WatchdogSec=200ms\nRestart=on-failure\nRestartSec=10ms\n",
+    ),
+    "who does not end when aborted can still be stopped": Life(
+        ["start", "SIGABRT", "ready", "SIGTERM", "stopped"],
+        """
+on(signal.SIGABRT, lambda: note("ready"))
+on(signal.SIGTERM, lambda: os._exit(0))
+conn = accept()
+notify("READY=1")
+wait()
+""",
+        READY + "WatchdogSec=100ms\nTimeoutAbortSec=1min\n",
+        client_and_stop,
+    ),
     # times
     "RestartSec= lies between an end and the next start": Life(
         ["start", "start", "late enough"],
@@ -408,6 +465,34 @@ note("ready")
 wait()
 """,
         "TimeoutStopSec=200ms\n",
+        client_and_stop,
+    ),
+    "who was stopped by a signal goes on to hear that it is to end": Life(
+        ["start", "ready", "SIGTERM", "stopped"],
+        """
+on(signal.SIGTERM, lambda: os._exit(0))
+conn = accept()
+note("ready")
+signal.raise_signal(signal.SIGSTOP)
+wait()
+""",
+        "TimeoutStopSec=1min\n",
+        client_and_stop,
+    ),
+    "more time than there is is none": Life(
+        ["start", "ready", "SIGTERM", "stopped"],
+        """
+def end():
+    notify(f"EXTEND_TIMEOUT_USEC={2**64 - 1}")
+    notify(f"EXTEND_TIMEOUT_USEC={2**70}")
+
+on(signal.SIGTERM, end)
+conn = accept()
+notify("READY=1")
+note("ready")
+wait()
+""",
+        READY + "TimeoutStopSec=200ms\n",
         client_and_stop,
     ),
     "who asks for more time to end gets it": Life(
@@ -595,6 +680,33 @@ if first:
 wait()
 """,
         READY + "Restart=on-failure\nRestartSec=10ms\n",
+    ),
+    "of READY=1, RELOADING=1 and STOPPING=1 in one notification, the last one counts": Life(
+        ["start", "SIGTERM", "start"],
+        """
+if first:
+    on(signal.SIGTERM, lambda: os._exit(0))
+    accept()
+    notify("READY=1", "STATUS=at work", "RELOADING=1")
+    wait()
+notify("RELOADING=1", "STOPPING=1", "READY=1")
+wait()
+""",
+        READY + "TimeoutStartSec=300ms\n" + AGAIN,
+    ),
+    "who stops before it is ready has the time to start": Life(
+        ["start", "ready", "start"],
+        """
+if first:
+    accept()
+    notify("STOPPING=1")
+    time.sleep(0.5)
+    note("ready")
+    sys.exit(1)
+notify("READY=1")
+wait()
+""",
+        READY + "TimeoutStartSec=1min\nTimeoutStopSec=100ms\n" + AGAIN,
     ),
     "MAINPID= of a process that is none of it is ignored": Life(
         ["start", "start"],

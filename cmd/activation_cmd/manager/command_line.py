@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from activation_cmd._addresses import parse
 
+from . import values
 from .making import resolve
 from .model import ACCEPTED, Command, Listen, Pair, ServiceUnit, SocketUnit
+from .syntax import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +47,11 @@ def names(given: str | None, count: int) -> list[str]:
         found *= count
     if len(found) != count:
         raise ValueError(f"--fdname has {len(found)} names for {count} addresses; expected one, or one for each")
+    for name in filter(None, found):
+        try:
+            values.descriptor_name(name)
+        except ValueError as error:
+            raise ValueError(f"--fdname has {shown(name)}: {error}") from None
     return found
 
 

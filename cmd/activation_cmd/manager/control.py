@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .group import send
+from .processes import send
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

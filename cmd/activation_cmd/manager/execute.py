@@ -144,7 +144,7 @@ def _execute(start: Start, first_client: Callable[[], object] | None = None) -> 
         environment |= read_environment_files(start.environment_files)
     except OSError as error:
         raise _StartError(RESOURCES, f"cannot read the EnvironmentFile= {reason(error)}") from None
-    environment |= dict.fromkeys(start.with_pid, str(os.getpid()))
+    environment = dict.fromkeys(start.with_pid, str(os.getpid())) | environment
     unset(environment, start.unset)
     arguments = start.arguments
     if start.replace_variables:

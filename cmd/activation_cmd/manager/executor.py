@@ -207,7 +207,7 @@ class _Process:
         told: set[int] = set()
         while left := self._members() - told:  # what has just been forked shows the next time
             for pid in left:
-                _end(pid)
+                processes.send(pid, signal.SIGTERM)
             told |= left
         for (kind, path), identity in reversed(self._nodes.items()):
             leftovers.remove_stale(kind, path, identity)
@@ -219,10 +219,3 @@ class _Process:
             for found in (processes.running() if self._sessions else ())
             if found.session in self._sessions or identities & processes.environment(found.pid)
         }
-
-
-def _end(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGTERM)
-    except OSError:
-        pass  # it has just ended

@@ -41,11 +41,3 @@ class Group:
         """Wait for the end of those that are there now."""
         for pid in self.members():
             await gone(pid)
-
-
-def send(pid: int, number: int) -> None:
-    """Send a signal, to a process that may be gone."""
-    try:
-        os.kill(pid, number)
-    except OSError:
-        pass  # it is, or has become another user's

@@ -13,7 +13,8 @@ import trio
 
 from . import processes
 from .control import run_commands
-from .group import Group, send
+from .group import Group
+from .processes import send
 from .results import End, result_of
 from .timers import NEVER, Timers
 
@@ -80,6 +81,7 @@ class Life:
             await self._timers.until(self._ended, self._time_is_over)
             self._drain()
             await self._end_the_rest()
+            await self.child.exited.wait()  # its number is free now: another process was the main one
             self._nursery.cancel_scope.cancel()
         self.state = "dead"
         self.reaper.executor.release(self.child.pid)
@@ -156,13 +158,14 @@ class Life:
         told = notification.assignments
         if (main := notification.get("MAINPID")) is not None:
             self._set_main(main, trusted=notification.uid == 0)
-        if "RELOADING=1" in told:
-            self._is_reloading(notification.get("MONOTONIC_USEC"))
         asked = self.state == "reloading" and self._reload_begun < NEVER  # and has not begun yet
-        if "READY=1" in told and self.state in ("starting", "reloading") and not asked:
-            self._is_running()
-        if "STOPPING=1" in told and self.state in ("starting", "running", "reloading"):
-            self._stop_by_itself()
+        match next((each for each in reversed(told) if each in _STEPS), None):  # the last one counts
+            case "READY=1" if self.state in ("starting", "reloading") and not asked:
+                self._is_running()
+            case "RELOADING=1":
+                self._is_reloading(notification.get("MONOTONIC_USEC"))
+            case "STOPPING=1" if self.state == "running":
+                self._stop_by_itself()
         if (status := notification.get("STATUS")) is not None and status != self._told_status:
             self._told_status = status
             self.say(f"status: {status}")
@@ -228,12 +231,13 @@ class Life:
         self._timers.set(self.unit.timeout_stop)
 
     def _pet(self) -> None:
-        if self.state in ("running", "reloading"):
+        if self.state not in ("killing", "dead"):
             self._timers.feed()
 
     def _bite(self) -> None:
-        if self.state in ("starting", "running", "reloading"):
-            self.result = "watchdog"
+        if self.state not in ("killing", "dead"):
+            if self.result == "success":
+                self.result = "watchdog"
             self._abort()
 
     # Time
@@ -268,7 +272,7 @@ class Life:
 
     def stop(self) -> None:
         """Let it end: KillSignal= now, SIGKILL after TimeoutStopSec=."""
-        if self.state in ("starting", "running", "reloading"):
+        if self.state in ("starting", "running", "reloading") or self._aborted:
             self.say(f"ending pid {self._main}")
             self._end(self.unit.kill_signal)
 
@@ -342,7 +346,14 @@ class Life:
                 await self._timers.until(gone, self._time_is_over)
 
 
+_STEPS = frozenset(["READY=1", "RELOADING=1", "STOPPING=1"])
+
+
 def _number(text: str | None) -> int | None:
-    if text is None or not (text.isascii() and text.isdigit() and len(text) <= 20):
+    if text is None or not (text.isascii() and text.isdigit() and len(text) <= 20) or int(text) >= _INFINITY:
         return None
     return int(text)
+
+
+_INFINITY = 2**64 - 1
+"""Microseconds; and no number is higher."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -82,3 +83,13 @@ def environment(pid: int) -> frozenset[bytes]:
             return frozenset(file.read().split(b"\0")) - {b""}
     except OSError:
         return frozenset()
+
+
+def send(pid: int, number: int) -> None:
+    """Send a signal, to a process that may be gone. One that was stopped goes on, or it would not hear it."""
+    try:
+        os.kill(pid, number)
+        if number not in (signal.SIGKILL, signal.SIGCONT):
+            os.kill(pid, signal.SIGCONT)
+    except OSError:
+        pass  # it is, or has become another user's

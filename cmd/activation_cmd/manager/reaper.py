@@ -108,10 +108,7 @@ class Reaper:
             with trio.move_on_after(_PATIENCE):
                 while left := [found.pid for found in processes.descendants(os.getpid(), self._inherited)]:
                     for pid in left:
-                        try:
-                            os.kill(pid, number)
-                        except OSError:
-                            pass  # it has just ended
+                        processes.send(pid, number)
                     for pid in left:
                         await gone(pid)
 

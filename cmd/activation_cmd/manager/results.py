@@ -76,9 +76,11 @@ def status(word: str) -> int:
 
 def result_of(ended: int | None, success: Collection[int], *, core: bool) -> Result:
     """What an end by itself means."""
+    if core:
+        return "core-dump"
     if ended is None or ended in CLEAN or ended in success:  # what is not known counts as a success
         return "success"
-    return "exit-code" if ended > 0 else "core-dump" if core else "signal"
+    return "exit-code" if ended > 0 else "signal"
 
 
 def restarts(unit: ServiceUnit, end: End) -> bool:

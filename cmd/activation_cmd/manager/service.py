@@ -78,8 +78,7 @@ class Service:
     _home: str = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        streams = (self.unit.standard_input, self.unit.standard_output, self.unit.standard_error)
-        if "socket" in streams and len(self.files) != 1:
+        if self._has_standard_socket and len(self.files) != 1:
             raise ValueError(f"{self.unit.name}: standard streams can be one socket, not {len(self.files)}")
         self._account = account(self.unit)
         self._home = home(self.unit, self._account)
@@ -98,8 +97,9 @@ class Service:
 
     def start(self, triggers: Sequence[int] = ()) -> Start:
         """What the next start needs."""
+        blocking = self._has_standard_socket or not self.unit.non_blocking
         for _, number in self.files:
-            os.set_blocking(number, not self.unit.non_blocking)  # the last run may have changed what all share
+            os.set_blocking(number, blocking)  # the last run may have changed what all share
         return self._start(triggers)
 
     def _start(self, triggers: Sequence[int] = ()) -> Start:
@@ -110,7 +110,7 @@ class Service:
                 environment.setdefault(name, os.environ[name])
         if self._account and unit.user:
             environment |= _variables(self._account)
-        environment |= {**self.variables, **unit.environment}
+        environment |= self.variables
         if self._receiver:
             environment["NOTIFY_SOCKET"] = self._receiver.address
             if unit.watchdog:
@@ -118,6 +118,8 @@ class Service:
                 with_pid.append("WATCHDOG_PID")
             if unit.store_maximum:
                 environment["FDSTORE"] = str(unit.store_maximum)
+        # The unit may say otherwise, but for what its processes are told by.
+        environment |= {name: value for name, value in unit.environment.items() if name != IDENTITY}
         directory = unit.working_directory or self.surroundings.directory
         if directory == "~":
             directory = self._home
@@ -128,7 +130,7 @@ class Service:
             arguments=command.arguments,
             replace_variables=command.replace_variables,
             # Whose standard streams are the socket is passed no other, as inetd did it.
-            files=[] if "socket" in standard else [*self.files, *self.store.files()],
+            files=[] if self._has_standard_socket else [*self.files, *self.store.files()],
             triggers=triggers,
             environment=environment,
             environment_files=unit.environment_files,
@@ -146,6 +148,10 @@ class Service:
         if command.privileged or not self._account:
             return None
         return self._account.name, self._account.uid, self._account.gid
+
+    @property
+    def _has_standard_socket(self) -> bool:
+        return "socket" in (self.unit.standard_input, self.unit.standard_output, self.unit.standard_error)
 
     def _standard_socket(self) -> int | None:
         return self.files[0][1] if self.files else None

@@ -160,12 +160,6 @@ def _backlog(text: str) -> int:
     return min(values.number(text), (1 << 31) - 1)
 
 
-def _descriptor_name(text: str) -> str:
-    if not re.fullmatch("[ -9;-~]{1,255}", text):
-        raise ValueError("expected a name in ASCII without a colon, of 255 characters at most")
-    return text
-
-
 def _service_name(text: str, context: Context) -> UnitName:
     name = UnitName.parse(context.replace(text))
     if name.type != "service" or name.instance == "":
@@ -204,8 +198,8 @@ SOCKET: Final[Mapping[str, Mapping[str, Setting]]] = {
         "ListenMessageQueue": _listen("mqueue", values.message_queue),
         "SocketMode": _plain("socket_mode", values.mode),
         "DirectoryMode": _plain("directory_mode", values.mode),
-        "SocketUser": _replaced("socket_user"),
-        "SocketGroup": _replaced("socket_group"),
+        "SocketUser": _replaced("socket_user", values.user),
+        "SocketGroup": _replaced("socket_group", values.group),
         "Backlog": _plain("backlog", _backlog),
         "BindIPv6Only": _plain("bind_ipv6_only", values.choice("default", "both", "ipv6-only")),
         "FreeBind": _plain("free_bind", values.boolean),
@@ -236,7 +230,7 @@ SOCKET: Final[Mapping[str, Mapping[str, Setting]]] = {
         "MessageQueueMessageSize": _plain("message_queue_message_size", values.number),
         "Symlinks": Setting(["symlinks"], _symlinks, repeated=True),
         "RemoveOnStop": _plain("remove_on_stop", values.boolean),
-        "FileDescriptorName": _replaced("descriptor_name", _descriptor_name),
+        "FileDescriptorName": _replaced("descriptor_name", values.descriptor_name),
         "Accept": _plain("accept", values.boolean),
         "MaxConnections": _plain("max_connections", values.number),
         "MaxConnectionsPerSource": _plain("max_connections_per_source", values.number),
@@ -261,8 +255,8 @@ SERVICE: Final[Mapping[str, Mapping[str, Setting]]] = {
         "UnsetEnvironment": Setting(["unset_environment"], _unset, repeated=True),
         "EnvironmentFile": Setting(["environment_files"], _environment_file, repeated=True),
         "WorkingDirectory": Setting(["working_directory"], _working_directory),
-        "User": _replaced("user"),
-        "Group": _replaced("group"),
+        "User": _replaced("user", values.user),
+        "Group": _replaced("group", values.group),
         "StandardInput": Setting(["standard_input"], _INPUT),
         "StandardOutput": Setting(["standard_output"], _OUTPUT),
         "StandardError": Setting(["standard_error"], _OUTPUT),

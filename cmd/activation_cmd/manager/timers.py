@@ -36,9 +36,13 @@ class Timers:
         self._rearm()
 
     def extend(self, seconds: float) -> None:
-        """Let the deadline, if there is one, be no earlier than that from now."""
+        """Let what is set of both be no earlier than that from now."""
+        time = trio.current_time() + seconds
         if self._deadline < NEVER:
-            self.set_at(max(self._deadline, trio.current_time() + seconds))
+            self._deadline = max(self._deadline, time)
+        if self._hunger < NEVER:
+            self._hunger = max(self._hunger, time)
+        self._rearm()
 
     def feed(self) -> None:
         """Let the watchdog wait from now on."""
@@ -61,7 +65,8 @@ class Timers:
             with trio.CancelScope() as self._sleep:
                 self._rearm()
                 await event.wait()
-            if self._sleep.cancelled_caught:
+            # The wait may have been over when something was set anew.
+            if self._sleep.cancelled_caught and min(self._deadline, self._hunger) <= trio.current_time():
                 time_is_over()
 
     def _rearm(self) -> None:

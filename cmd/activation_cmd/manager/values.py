@@ -5,8 +5,10 @@ Each function returns the value, or raises a ValueError that tells what was expe
 
 from __future__ import annotations
 
+import grp
 import ipaddress
 import math
+import pwd
 import re
 import signal
 from typing import TYPE_CHECKING, Final
@@ -135,6 +137,36 @@ def timestamping(text: str) -> str:
         return "ns" if text != "off" and boolean(text) else "off"
     except ValueError:
         raise ValueError("expected off, us or ns") from None
+
+
+def descriptor_name(text: str) -> str:
+    """A name for LISTEN_FDNAMES."""
+    if not re.fullmatch("[ -9;-~]{1,255}", text):
+        raise ValueError("expected a name in ASCII without a colon, of 255 characters at most")
+    return text
+
+
+def user(text: str) -> str:
+    """A user of this machine, by name or by number."""
+    try:
+        pwd.getpwuid(int(text)) if _is_id(text) else pwd.getpwnam(text)
+    except KeyError:
+        raise ValueError("there is no such user; expected a name or a number of /etc/passwd") from None
+    return text
+
+
+def group(text: str) -> str:
+    """A group of this machine, by name or by number."""
+    try:
+        grp.getgrgid(int(text)) if _is_id(text) else grp.getgrnam(text)
+    except KeyError:
+        raise ValueError("there is no such group; expected a name or a number of /etc/group") from None
+    return text
+
+
+def _is_id(text: str) -> bool:
+    """Whether it is a number that a user or a group may have: (uid_t) -1 is none."""
+    return bool(re.fullmatch("0|[1-9][0-9]{0,9}", text)) and int(text) < (1 << 32) - 1
 
 
 def device(text: str) -> str:
