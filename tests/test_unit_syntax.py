@@ -173,7 +173,7 @@ def test_values_are_read(read: Callable[[str], object], text: str, value: object
         ),
         (values.size, ["", "x", "-1", "1KK", "9" * 5000], "expected a size in bytes such as 4096, 64K or 1M"),
         (values.size, ["16E"], "expected less than 16E"),
-        (values.number, ["", "-1", "4294967296", "1.5", "010", "٣"], "expected a whole number such as 5, in decimal"),
+        (values.number, ["", "-1", "4294967296", "1.5", "09", "٣"], "expected a whole number such as 5 or 0x10"),
         (values.mode, ["", "8", "10000", "rw"], "expected an access mode in octal such as 0660"),
         (values.signal_number, ["", "0", "99", "TREM", "term"], "expected a signal such as SIGTERM, TERM or 15"),
         (values.absolute_path, ["", "a", "./a"], "expected a path from /"),

@@ -260,8 +260,10 @@ def two_at_once(place: Place) -> object:
 
 
 def two_of_a_path(place: Place) -> object:
-    with connect(place.folder / "a.sk") as first, connect(place.folder / "a.sk") as second:
-        return receive(first, 6), receive(second, 6)
+    with connect(place.folder / "a.sk") as first:
+        said = receive(first, 6)
+        with connect(place.folder / "a.sk") as second:
+            return said, receive(second, 6)
 
 
 def two_sources(place: Place) -> object:
@@ -329,6 +331,12 @@ PAIRS = {
         "PassSecurity=yes\nBroadcast=yes\nPriority=6\nMark=3",
         datagram,
     ),
+    "nothing-of-all": Pair(
+        f"{TCP}ReceiveBuffer=0\nSendBuffer=0\nListenFIFO=FOLDER/fifo\nPipeSize=0\nDeferAcceptSec=infinity\n"
+        "ListenMessageQueue=/pairs-PORT\nMessageQueueMaxMessages=0\nMessageQueueMessageSize=0\nRemoveOnStop=yes",
+        write,
+    ),
+    "too-much": Pair(f"{TCP}ReceiveBuffer=4G\nSendBuffer=1E\nIPTTL=010\nPriority=0x3", tcp()),
     "what-cannot-be-set": Pair(f"{TCP}TCPCongestion=none-such\nIPTTL=1000\nKeepAliveTimeSec=1d\nIPTOS=low-cost", tcp()),
     "beyond-the-limit": Pair(f"{STREAM}ReceiveBuffer=16M\nSendBuffer=16M\nPassCredentials=yes", path("a.sk")),
     "v6-only": Pair("ListenStream=[::1]:PORT\nBindIPv6Only=ipv6-only", tcp("::1")),

@@ -170,6 +170,14 @@ def client_and_reloads(world: World) -> None:
             world.until("reloaded", number)
 
 
+def client_and_long_reload(world: World) -> None:
+    """Reload it and stay until it ends."""
+    with connect(world.path) as sock:
+        world.until("ready")
+        world.reload()
+        assert receive(sock, 1) == b""
+
+
 class Life(NamedTuple):
     """A daemon, its units, and what its clients and its operator do.
 
@@ -762,6 +770,34 @@ wait()
 """,
         READY + "ExecReload=kill -HUP $MAINPID\n",
         client_and_reloads,
+    ),
+    "ExecReload= has its time, of which more can be asked for, and nothing else ends it": Life(
+        ["start", "ready", "reload", "SIGUSR1", "reloaded", "SIGTERM", "start"],
+        """
+if sys.argv[2:]:
+    note("reload")
+    os.kill(int(sys.argv[2]), signal.SIGUSR1)
+    time.sleep(0.7)
+    note("reloaded")
+    sys.exit()
+
+def extend():
+    notify("EXTEND_TIMEOUT_USEC=3000000")
+
+on(signal.SIGUSR1, extend)
+on(signal.SIGTERM, lambda: os._exit(1))
+if not first:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    notify("READY=1")
+    wait()
+conn = accept()
+notify("READY=1")
+note("ready")
+wait()
+""",
+        READY + "TimeoutStartSec=300ms\nRuntimeMaxSec=300ms\nRestart=on-failure\nRestartSec=10ms\n"
+        "ExecReload=DAEMON $MAINPID\n",
+        client_and_long_reload,
     ),
     "a notification of a thousand lines is taken as a whole": Life(
         ["start", "start a"],

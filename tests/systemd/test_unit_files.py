@@ -124,7 +124,7 @@ SIGNALS = [
     "SIG",
 ]
 BOOLEANS = ["yes", "no", "true", "FALSE", "On", "off", "1", "0", "y", "N", "t", "f", "maybe", "2", "yess"]
-NUMBERS = ["5", "0", "4294967295", "4294967296", "-1", "x", "1.5"]
+NUMBERS = ["5", "0", "4294967295", "4294967296", "-1", "x", "1.5", "0x10", "010", "09"]
 MARKS, TYPES_OF_SERVICE, TIMESTAMPS, DEVICES, STATUSES = (
     line.split("|")
     for line in """\

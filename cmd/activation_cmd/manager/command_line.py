@@ -82,10 +82,11 @@ def unit_environment(assignments: Sequence[str], *, clean: bool) -> dict[str, st
     Raises:
         ValueError: an assignment has no name.
     """
-    if not clean:
-        return environment(assignments, clean=False)
-    found = environment(assignments, clean=True)
-    return {name: found[name] for name in found if name not in CLEAN} | {"PATH": UNIT_PATH}
+    found = environment(assignments, clean=clean)
+    if clean:
+        said = {assignment.partition("=")[0] for assignment in assignments}
+        found = {"PATH": UNIT_PATH} | {name: value for name, value in found.items() if name in said}
+    return found
 
 
 def pair(listen: Sequence[Listen], names: Sequence[str], command: Sequence[str], *, accept: bool, inetd: bool) -> Pair:

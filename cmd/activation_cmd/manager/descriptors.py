@@ -13,7 +13,8 @@ from activation_cmd._addresses import find, parse
 from activation_cmd._stdio import reason, say
 
 from . import message_queue
-from .socket_options import AF_NETLINK, INT_MAX, set_before_binding, set_options
+from .socket_options import AF_NETLINK, set_before_binding, set_options
+from .values import INT_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -66,7 +67,8 @@ def _open_socket(unit: SocketUnit, listen: Listen, nodes: Nodes) -> int:
         else:
             sock.bind(where)
         if kind != socket.SOCK_DGRAM:
-            sock.listen(min(unit.backlog, INT_MAX))  # the last step: no client comes before the rest is as it should be
+            # The last step: no client comes before the rest is as it should be. The kernel lowers the number anyway.
+            sock.listen(min(unit.backlog, INT_MAX))
         return sock.detach()
 
 

@@ -1,4 +1,4 @@
-"""Environment= and EnvironmentFile= of systemd.exec(5)."""
+"""Environment=, EnvironmentFile=, PassEnvironment= and UnsetEnvironment= of systemd.exec(5)."""
 
 from __future__ import annotations
 

@@ -62,6 +62,9 @@ class Life:
     _aborted: bool = attrs.field(default=False, init=False)
     _reload_begun: float = attrs.field(default=NEVER, init=False)
     _reload_again: bool = attrs.field(default=False, init=False)
+    _commanding: bool = attrs.field(default=False, init=False)
+    _commanded: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _announced: str = attrs.field(default="", init=False)
     _told_status: str | None = attrs.field(default=None, init=False)
     _nursery: trio.Nursery = attrs.field(init=False)
 
@@ -79,6 +82,8 @@ class Life:
             if self.receiver:
                 self._nursery.start_soon(self._listen, self.receiver)
             await self._timers.until(self._ended, self._time_is_over)
+            if self._commanding and self.state == "reloading":
+                await self._timers.until(self._commanded, self._time_is_over)
             self._drain()
             await self._end_the_rest()
             await self.child.exited.wait()  # its number is free now: another process was the main one
@@ -158,14 +163,9 @@ class Life:
         told = notification.assignments
         if (main := notification.get("MAINPID")) is not None:
             self._set_main(main, trusted=notification.uid == 0)
-        asked = self.state == "reloading" and self._reload_begun < NEVER  # and has not begun yet
-        match next((each for each in reversed(told) if each in _STEPS), None):  # the last one counts
-            case "READY=1" if self.state in ("starting", "reloading") and not asked:
-                self._is_running()
-            case "RELOADING=1":
-                self._is_reloading(notification.get("MONOTONIC_USEC"))
-            case "STOPPING=1" if self.state == "running":
-                self._stop_by_itself()
+        if step := next((each for each in reversed(told) if each in _STEPS), ""):  # the last one counts
+            self._announced = step
+            self._take_step(step, notification)
         if (status := notification.get("STATUS")) is not None and status != self._told_status:
             self._told_status = status
             self.say(f"status: {status}")
@@ -180,6 +180,15 @@ class Life:
             self._bite()
         if not self.store.take(notification) and notification.fds:
             self.say(f"{len(notification.fds)} descriptors came without FDSTORE=1 and were closed")
+
+    def _take_step(self, step: str, notification: Notification) -> None:
+        asked = self.state == "reloading" and (self._reload_begun < NEVER or self._commanding)  # and is not over
+        if step == "READY=1" and self.state in ("starting", "reloading") and not asked:
+            self._is_running()
+        elif step == "RELOADING=1":
+            self._is_reloading(notification.get("MONOTONIC_USEC"))
+        elif step == "STOPPING=1" and self.state == "running":
+            self._stop_by_itself()
 
     def _set_main(self, text: str, *, trusted: bool) -> None:
         pid = _number(text)
@@ -207,11 +216,10 @@ class Life:
         self.state = "running"
         self._timers.set_at(self._running_until)
         self._pet()
-        self._reload_if_asked()
-
-    def _reload_if_asked(self) -> None:
-        """Once more, if it was asked for while one was under way: that may have come too early for the last change."""
-        if self._reload_again and not self._group.helpers:
+        if self._announced == "STOPPING=1":  # before it was the time for it
+            self._stop_by_itself()
+        elif self._reload_again:
+            # Asked for while one was under way, which may have come too early for the last change.
             self._reload_again = False
             self.reload()
 
@@ -243,6 +251,9 @@ class Life:
     # Time
 
     def _time_is_over(self) -> None:
+        self._drain()
+        if not self._timers.are_over:
+            return
         unit = self.unit
         if self._timers.is_hungry:
             self.say(f"no WATCHDOG=1 came for {self._timers.patience:g} s; it is aborted")
@@ -255,6 +266,11 @@ class Life:
             self.say(f"it has run for RuntimeMaxSec={unit.runtime_max:g}; it is ended")
             self.result = "timeout"
             self._end(unit.kill_signal)
+        elif self._commanding and self.state == "reloading":
+            self.say("the command of ExecReload= took too long; it is killed")
+            self._timers.set(None)
+            for pid in self._group.helpers:
+                send(pid, signal.SIGKILL)
         elif self.state == "reloading":
             self.say("the reload took too long; it goes on as it is")
             self._is_running()
@@ -285,7 +301,7 @@ class Life:
 
     def reload(self) -> None:
         """Let it read its configuration again: SIGHUP for Type=notify-reload, else what ExecReload= says."""
-        if self.state in ("starting", "reloading") or self._group.helpers:
+        if self.state in ("starting", "reloading"):
             self._reload_again = True
         elif self.state != "running":
             return
@@ -295,13 +311,24 @@ class Life:
             self._timers.set(self.unit.timeout_start)
             send(self._main, signal.SIGHUP)
         elif self.unit.exec_reload:
+            self.state = "reloading"
+            self._commanding = True
+            self._commanded = trio.Event()
             self._nursery.start_soon(self._run_reload)
 
     async def _run_reload(self) -> None:
-        unit = self.unit
-        timeout = NEVER if unit.timeout_start is None else unit.timeout_start
-        await run_commands(unit.exec_reload, self.control(self._main), self.reaper, self._group, self.say, timeout)
-        self._reload_if_asked()
+        def begins() -> None:
+            if self.state == "reloading":
+                self._timers.set(self.unit.timeout_start)
+
+        starts = self.control(self._main)
+        await run_commands(self.unit.exec_reload, starts, self.reaper, self._group, self.say, begins)
+        self._commanding = False
+        self._commanded.set()
+        if self.state == "reloading" and not self._ended.is_set():
+            self._is_running()
+            if self._announced == "RELOADING=1":
+                self._is_reloading(None)  # if that is what it still does
 
     def _end_by(self, mode: FailureMode) -> None:
         if mode == "terminate":

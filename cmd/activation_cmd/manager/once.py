@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from .model import Pair
 
 
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
 class _Ended(BaseException):
     """A signal came before a client."""
 
@@ -34,23 +31,27 @@ def run(pair: Pair, environment: Mapping[str, str], *, now: bool, inetd: bool) -
         OSError: a socket cannot be made, or the command cannot be executed.
     """
 
+    # What is ignored stays so: nohup.
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+
     def end(_number: int, _frame: FrameType | None) -> None:
         raise _Ended
 
     def first_client() -> None:
         # exec_process() has given these their default actions.
-        for ending in _ENDING:
+        for ending in heard:
             signal.signal(ending, end)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, heard)
         if not now:
             poll = select.poll()
             for number in [0] if inetd else range(3, 3 + len(made)):
                 poll.register(number, select.POLLIN)
             poll.poll()
-        for ending in _ENDING:
+        for ending in heard:
             signal.signal(ending, signal.SIG_DFL)
 
-    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    signal.pthread_sigmask(signal.SIG_BLOCK, heard)
     with MadeSockets() as sockets:
         made = sockets.make(pair.socket)
         for listen in pair.socket.listen:

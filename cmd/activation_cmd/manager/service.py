@@ -34,7 +34,6 @@ OWN_VARIABLES = frozenset(
     ]
 )
 
-
 NOBODY = 65534
 """The user that has nothing, whatever the table of users says."""
 

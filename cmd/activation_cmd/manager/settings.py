@@ -11,6 +11,7 @@ import attrs
 from . import values
 from .command_lines import commands, unknown_escapes
 from .environment import name_or_variable, variable, variable_name
+from .expansion import WHITESPACE
 from .model import EnvironmentFile, Listen
 from .results import status
 from .specifiers import UnitName, replace_specifiers
@@ -105,15 +106,18 @@ def _names(text: str, context: Context) -> list[str]:
     return [variable_name(word) for word in context.words(text)]
 
 
+_LAST: Final = frozenset(["LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES"])
+
+
 def _unset(text: str, context: Context) -> list[str]:
     words = [name_or_variable(word) for word in context.words(text)]
-    if passed := [word for word in words if word.startswith(("LISTEN_PID", "LISTEN_FD"))]:
+    if passed := [word for word in words if word.partition("=")[0] in _LAST]:
         context.say(f"{' '.join(passed)} cannot be unset here, for it is set last of all", "warning")
     return words
 
 
 def _statuses(text: str, _context: Context) -> list[int]:
-    return [status(word) for word in text.split()]
+    return [status(word) for word in re.findall(f"[^{WHITESPACE}]+", text)]
 
 
 def _environment_file(text: str, context: Context) -> list[EnvironmentFile]:
@@ -155,11 +159,6 @@ def _type(text: str) -> str:
     return values.choice("simple", "exec", "notify", "notify-reload")(text)
 
 
-def _backlog(text: str) -> int:
-    # The kernel's number has a sign; it takes net.core.somaxconn for all that are higher than that.
-    return min(values.number(text), (1 << 31) - 1)
-
-
 def _service_name(text: str, context: Context) -> UnitName:
     name = UnitName.parse(context.replace(text))
     if name.type != "service" or name.instance == "":
@@ -168,8 +167,16 @@ def _service_name(text: str, context: Context) -> UnitName:
 
 
 def _whole_seconds(text: str) -> int | None:
-    """For the kernel, which takes no parts of seconds; 0 leaves its own."""
-    return int(min(values.time_span(text), (1 << 31) - 1)) or None
+    """For the kernel, which takes no parts of seconds, and refuses what is too much; 0 leaves its own."""
+    return int(min(values.time_span(text), values.INT_MAX + 1)) or None
+
+
+def _size(text: str) -> int | None:
+    return values.size(text) or None
+
+
+def _count(text: str) -> int | None:
+    return values.number(text) or None
 
 
 def _abort_timeout(text: str) -> float | str | None:
@@ -200,7 +207,7 @@ SOCKET: Final[Mapping[str, Mapping[str, Setting]]] = {
         "DirectoryMode": _plain("directory_mode", values.mode),
         "SocketUser": _replaced("socket_user", values.user),
         "SocketGroup": _replaced("socket_group", values.group),
-        "Backlog": _plain("backlog", _backlog),
+        "Backlog": _plain("backlog", values.number),
         "BindIPv6Only": _plain("bind_ipv6_only", values.choice("default", "both", "ipv6-only")),
         "FreeBind": _plain("free_bind", values.boolean),
         "ReusePort": _plain("reuse_port", values.boolean),
@@ -208,7 +215,7 @@ SOCKET: Final[Mapping[str, Mapping[str, Setting]]] = {
         "KeepAlive": _plain("keep_alive", values.boolean),
         "KeepAliveTimeSec": _plain("keep_alive_time", _whole_seconds),
         "KeepAliveIntervalSec": _plain("keep_alive_interval", _whole_seconds),
-        "KeepAliveProbes": _plain("keep_alive_probes", lambda text: values.number(text) or None),
+        "KeepAliveProbes": _plain("keep_alive_probes", _count),
         "DeferAcceptSec": _plain("defer_accept", _whole_seconds),
         "Broadcast": _plain("broadcast", values.boolean),
         "PassCredentials": _plain("pass_credentials", values.boolean),
@@ -222,12 +229,12 @@ SOCKET: Final[Mapping[str, Mapping[str, Setting]]] = {
         "TCPCongestion": _plain("tcp_congestion", str),
         "Transparent": _plain("transparent", values.boolean),
         "BindToDevice": _plain("bind_to_device", values.device),
-        "ReceiveBuffer": _plain("receive_buffer", values.size),
-        "SendBuffer": _plain("send_buffer", values.size),
-        "PipeSize": _plain("pipe_size", values.size),
+        "ReceiveBuffer": _plain("receive_buffer", _size),
+        "SendBuffer": _plain("send_buffer", _size),
+        "PipeSize": _plain("pipe_size", _size),
         "Writable": _plain("writable", values.boolean),
-        "MessageQueueMaxMessages": _plain("message_queue_max_messages", values.number),
-        "MessageQueueMessageSize": _plain("message_queue_message_size", values.number),
+        "MessageQueueMaxMessages": _plain("message_queue_max_messages", _count),
+        "MessageQueueMessageSize": _plain("message_queue_message_size", _count),
         "Symlinks": Setting(["symlinks"], _symlinks, repeated=True),
         "RemoveOnStop": _plain("remove_on_stop", values.boolean),
         "FileDescriptorName": _replaced("descriptor_name", values.descriptor_name),

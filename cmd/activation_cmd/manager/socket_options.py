@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from activation_cmd._stdio import reason, say
+
+from .values import INT_MAX
 
 if TYPE_CHECKING:
     from .model import SocketUnit
@@ -16,9 +20,6 @@ SO_PRIORITY, SO_PASSCRED, SO_BINDTODEVICE, SO_TIMESTAMP, SO_SNDBUFFORCE, SO_RCVB
 SO_PASSSEC, SO_TIMESTAMPNS, SO_MARK = 34, 35, 36
 AF_NETLINK, SOL_NETLINK, NETLINK_PKTINFO = 16, 270, 3
 
-INT_MAX: Final = 0x7FFFFFFF
-"""More the kernel does not take, and lowers it by itself; systemd's own default for Backlog= is more."""
-
 IP: Final = frozenset({socket.AF_INET, socket.AF_INET6})
 IP4: Final = frozenset({socket.AF_INET})
 IP6: Final = frozenset({socket.AF_INET6})
@@ -26,11 +27,21 @@ NETLINK: Final = frozenset({AF_NETLINK})
 CREDIBLE: Final = frozenset({socket.AF_UNIX, AF_NETLINK})
 
 
+def _set(sock: socket.socket, level: int, number: int, value: bool | int | str) -> None:
+    if isinstance(value, str):
+        sock.setsockopt(level, number, value.encode())
+    elif value > INT_MAX:
+        raise OSError(errno.ERANGE, os.strerror(errno.ERANGE))
+    else:
+        sock.setsockopt(level, number, value)
+
+
 class Option(NamedTuple):
     """A directive, and the option that it sets: to 1, or to its number or text. Not all sockets can have it.
 
     Attributes:
         field: the model's; false, None and "" leave the option what it is.
+        on: the one text that turns it on; any other leaves it.
     """
 
     directive: str
@@ -39,15 +50,17 @@ class Option(NamedTuple):
     number: int
     families: frozenset[int] | None = None
     type: int | None = None
+    on: str | None = None
 
     def set(self, sock: socket.socket, unit: SocketUnit) -> None:
         """Set it, if the unit says so and the socket can have it."""
         value: bool | int | str | None = getattr(unit, self.field)
+        if self.on is not None:
+            value = value == self.on
         if value is None or value is False or value == "":
             return
         if (self.families is None or sock.family in self.families) and self.type in (None, sock.type):
-            encoded = value.encode() if isinstance(value, str) else min(int(value), INT_MAX)
-            sock.setsockopt(self.level, self.number, encoded)
+            _set(sock, self.level, self.number, value)
 
 
 # What bind(2) and listen(2) look at.
@@ -74,6 +87,8 @@ _OPTIONS: Final = (
     Option("PassPacketInfo", "pass_packet_info", socket.IPPROTO_IP, IP_PKTINFO, IP4),
     Option("PassPacketInfo", "pass_packet_info", socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, IP6),
     Option("PassPacketInfo", "pass_packet_info", SOL_NETLINK, NETLINK_PKTINFO, NETLINK),
+    Option("Timestamping", "timestamping", socket.SOL_SOCKET, SO_TIMESTAMP, on="us"),
+    Option("Timestamping", "timestamping", socket.SOL_SOCKET, SO_TIMESTAMPNS, on="ns"),
     Option("Priority", "priority", socket.SOL_SOCKET, SO_PRIORITY),
     Option("Mark", "mark", socket.SOL_SOCKET, SO_MARK),
     Option("IPTOS", "ip_tos", socket.IPPROTO_IP, socket.IP_TOS, IP),
@@ -81,13 +96,18 @@ _OPTIONS: Final = (
     Option("IPTTL", "ip_ttl", socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, IP6),
     Option("TCPCongestion", "tcp_congestion", socket.IPPROTO_TCP, socket.TCP_CONGESTION, IP, _STREAM),
 )
-_TIMESTAMPS: Final = {"us": SO_TIMESTAMP, "ns": SO_TIMESTAMPNS}
 
 # The first of each may go beyond the system's limit, and takes CAP_NET_ADMIN.
-_BUFFERS: Final = {
-    "receive_buffer": (SO_RCVBUFFORCE, socket.SO_RCVBUF),
-    "send_buffer": (SO_SNDBUFFORCE, socket.SO_SNDBUF),
-}
+_BUFFERS: Final = (
+    (
+        Option("ReceiveBuffer", "receive_buffer", socket.SOL_SOCKET, SO_RCVBUFFORCE),
+        Option("ReceiveBuffer", "receive_buffer", socket.SOL_SOCKET, socket.SO_RCVBUF),
+    ),
+    (
+        Option("SendBuffer", "send_buffer", socket.SOL_SOCKET, SO_SNDBUFFORCE),
+        Option("SendBuffer", "send_buffer", socket.SOL_SOCKET, socket.SO_SNDBUF),
+    ),
+)
 
 
 def set_before_binding(sock: socket.socket, unit: SocketUnit) -> None:
@@ -99,21 +119,21 @@ def set_before_binding(sock: socket.socket, unit: SocketUnit) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if sock.family == socket.AF_INET6 and unit.bind_ipv6_only != "default":
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, unit.bind_ipv6_only == "ipv6-only")
-    _DEVICE.set(sock, unit)
+    try:
+        _DEVICE.set(sock, unit)
+    except OSError as error:
+        raise OSError(error.errno, f"BindToDevice={unit.bind_to_device}: {reason(error)}") from error
     _set_all(_BINDING, sock, unit)
 
 
 def set_options(sock: socket.socket, unit: SocketUnit) -> None:
     """Set the rest, on a socket that is to listen or on a connection. What cannot be set is told: it is no need."""
     _set_all(_OPTIONS, sock, unit)
-    if number := _TIMESTAMPS.get(unit.timestamping):
-        sock.setsockopt(socket.SOL_SOCKET, number, 1)
-    for field, (forced, limited) in _BUFFERS.items():
-        if (size := getattr(unit, field)) is not None:
-            try:
-                sock.setsockopt(socket.SOL_SOCKET, forced, min(size, INT_MAX))
-            except OSError:
-                sock.setsockopt(socket.SOL_SOCKET, limited, min(size, INT_MAX))
+    for forced, limited in _BUFFERS:
+        try:
+            forced.set(sock, unit)
+        except OSError:
+            _set_all((limited,), sock, unit)
 
 
 def _set_all(options: tuple[Option, ...], sock: socket.socket, unit: SocketUnit) -> None:

@@ -55,6 +55,11 @@ class Timers:
         self._rearm()
 
     @property
+    def are_over(self) -> bool:
+        """Whether one of the two is due."""
+        return min(self._deadline, self._hunger) <= trio.current_time()
+
+    @property
     def is_hungry(self) -> bool:
         """Whether the watchdog was not fed in time."""
         return self._hunger <= trio.current_time()
@@ -66,7 +71,7 @@ class Timers:
                 self._rearm()
                 await event.wait()
             # The wait may have been over when something was set anew.
-            if self._sleep.cancelled_caught and min(self._deadline, self._hunger) <= trio.current_time():
+            if self._sleep.cancelled_caught and self.are_over:
                 time_is_over()
 
     def _rearm(self) -> None:

@@ -38,6 +38,7 @@ _SPAN = re.compile(
     rf"(?:[ \t\n\r]*(?P<unit>{'|'.join(sorted(_UNITS, key=len, reverse=True))})|[ \t\n\r]+|$)"
 )
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)[ \t]*([BKMGTPE]?)")
+INT_MAX: Final = (1 << 31) - 1
 _LONGEST: Final = 2**64 - 1
 _LONGEST_PATH: Final = 107
 
@@ -93,26 +94,21 @@ def size(text: str) -> int:
 
 
 def number(text: str) -> int:
-    """A whole number of 32 bits."""
-    if not re.fullmatch(r"0|[1-9][0-9]{0,9}", text) or int(text) >> 32:
-        raise ValueError("expected a whole number such as 5, in decimal")
-    return int(text)
+    """A whole number of 32 bits, as in C."""
+    return c_number(text, (1 << 32) - 1)
 
 
 def c_number(text: str, most: int) -> int:
-    """A number as in C: decimal, hexadecimal after 0x, octal after 0."""
+    """A number up to ``most`` as in C: decimal, hexadecimal after 0x, octal after 0."""
     for form, base in ((r"0[xX]([0-9a-fA-F]{1,16})", 16), ("0([0-7]{1,16})", 8), ("(0|[1-9][0-9]{0,15})", 10)):
         if (match := re.fullmatch(form, text)) and (found := int(match[1], base)) <= most:
             return found
-    raise ValueError(f"expected a number up to {most}")
+    raise ValueError(f"expected a whole number such as 5 or 0x10, up to {most}")
 
 
 def mark(text: str) -> int:
-    """A firewall mark, which is often written in hexadecimal."""
-    try:
-        return c_number(text, (1 << 31) - 1)
-    except ValueError:
-        raise ValueError("expected a mark such as 5 or 0x10, of 31 bits") from None
+    """A firewall mark."""
+    return c_number(text, INT_MAX)
 
 
 _TYPES_OF_SERVICE: Final = {"low-delay": 16, "throughput": 8, "reliability": 4, "low-cost": 2}
