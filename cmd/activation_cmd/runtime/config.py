@@ -64,6 +64,9 @@ class Mount:
     def __init__(self, value: Value, unapplied: list[str]) -> None:
         self.path = value.path
         self.destination = os.path.normpath("/" + value["destination"].absolute_path().lstrip("/"))
+        if self.destination == "/":
+            raise value["destination"].wrong("a path below the root; root.path is what is there")
+        unapplied.extend(value[key].path for key in ("uidMappings", "gidMappings") if value[key].raw)
         self.flags, self.propagation, data = 0, list[int](), list[str]()
         for option in value["options"].array():
             word = option.string()
@@ -197,8 +200,8 @@ class Config:
         for key, mappings in (("uidMappings", self.uid_mappings), ("gidMappings", self.gid_mappings)):
             if self.own_user_namespace and not mappings:
                 raise linux[key].wrong("what the numbers of the new user namespace stand for")
-            if mappings and not self.own_user_namespace:
-                raise linux[key].wrong("none without a new user namespace in linux.namespaces")
+            if mappings and "user" not in self.namespaces:
+                raise linux[key].wrong("none without a user namespace in linux.namespaces")
 
         self.masked_paths = linux["maskedPaths"].absolute_paths()
         self.readonly_paths = linux["readonlyPaths"].absolute_paths()

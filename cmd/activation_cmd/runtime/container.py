@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from .config import Config
     from .descriptors import Passed
 
+_LONGEST_REASON = 4000
+"""Bytes: what a message of a socket can always have."""
+
 _SIOCSIFFLAGS, _IFF_UP, _IFREQ_SIZE = 0x8914, 1, 40  # netdevice(7)
 
 # The user and PID namespaces are made before the fork, by guardian.py.
@@ -66,17 +69,24 @@ def run(start: Start, channel: _socket.socket, alive: int) -> NoReturn:
         os.setsid()
         _keep_to_itself()
         _become(start, alive)
-    except BundleError as error:
-        told = str(error)
     except BaseException as error:
-        told = reason(error) or type(error).__name__
-    channel.send(b"failed " + told.encode(errors="replace"))
-    os._exit(1)
+        tell_failure(channel, error)
+    finally:
+        os._exit(1)
+
+
+def tell_failure(channel: _socket.socket, error: BaseException) -> None:
+    """Tell minirunc, if it is still there, why the container cannot be started."""
+    told = (reason(error) or type(error).__name__).encode(errors="replace")
+    try:
+        channel.send(b"failed " + told[:_LONGEST_REASON])
+    except OSError:
+        pass
 
 
 def _become(start: Start, alive: int) -> NoReturn:
     config = start.config
-    os.umask(0)
+    os.umask(0o022)
     _enter_mount_namespace(config)
     if start.asked:
         start.asked.send(b"?")
@@ -108,7 +118,8 @@ def _become(start: Start, alive: int) -> NoReturn:
         say("minirunc", told)
     _live_as_long_as(alive)  # once more: a change of user takes it back
 
-    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    for number in _signal.valid_signals() - {_signal.SIGKILL, _signal.SIGSTOP}:
+        _signal.signal(number, _signal.SIG_DFL)  # whatever minirunc was started with
     _signal.pthread_sigmask(_signal.SIG_SETMASK, start.mask)
     try:
         start.passed.become(config.args, environment, own_pid_namespace=config.own_pid_namespace)

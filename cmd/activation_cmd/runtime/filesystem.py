@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 LINKS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"}
 
+NOTIFY_SOCKET = "/run/notify"
+"""Where the container finds what it tells its service manager."""
+
 # The flags of a mount in statvfs(3), and in mount(2). A user namespace may not take them off what it binds.
 _KEPT = (
     *((flag, flag) for flag in (MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME, MS_NODIRATIME)),
@@ -61,6 +64,8 @@ def attach(config: Config, notify_socket: str | None) -> dict[str, int]:
             with At(f"{item.path}.source"):
                 outside[item.source] = os.open(os.path.join(config.bundle, item.source), os.O_PATH | os.O_CLOEXEC)
     for path in (*(f"/dev/{name}" for name in DEVICES), *([notify_socket] if notify_socket else ())):
+        if path in outside:
+            continue
         try:
             outside[path] = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -75,9 +80,8 @@ def enter(config: Config, notify_socket: str | None, outside: dict[str, int]) ->
     with At("root.path"):
         old_root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         new_root = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        os.chroot(
-            "."
-        )  # for the look-ups alone: nothing leads above this root, while the old one is the working directory
+        # For the look-ups alone: nothing leads above this root, while the old one is the working directory.
+        os.chroot(".")
         os.fchdir(old_root)
 
     for item in config.mounts:
@@ -88,8 +92,11 @@ def enter(config: Config, notify_socket: str | None, outside: dict[str, int]) ->
             _make_devices(outside)
     if notify_socket:
         with At(f"NOTIFY_SOCKET ({NOTIFY_SOCKET})"):
+            destination = os.path.realpath(NOTIFY_SOCKET)
+            if os.path.isdir(destination):
+                os.rmdir(destination)  # runc leaves it there
             flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY
-            _bind(outside[notify_socket], os.path.realpath(NOTIFY_SOCKET), MS_BIND, flags)
+            _bind(outside[notify_socket], destination, MS_BIND, flags)
     with At("process.cwd"):
         os.makedirs(config.cwd, exist_ok=True)
 
@@ -102,10 +109,6 @@ def enter(config: Config, notify_socket: str | None, outside: dict[str, int]) ->
         os.chdir("/")
     for descriptor in (old_root, new_root, *outside.values()):
         os.close(descriptor)
-
-
-NOTIFY_SOCKET = "/run/notify"
-"""Where the container finds what it tells its service manager."""
 
 
 def protect(config: Config) -> None:
@@ -125,7 +128,7 @@ def protect(config: Config) -> None:
                 mount(path, path, None, MS_BIND | MS_REC)
             except FileNotFoundError:
                 continue
-            _remount(path, MS_BIND | MS_REC | MS_RDONLY)
+            _remount(path, MS_BIND | MS_REC | MS_RDONLY | _kept_flags(path))
     for path in config.masked_paths:
         with At(f"linux.maskedPaths ({path})"):
             try:
@@ -176,15 +179,18 @@ def _remount(path: str, flags: int) -> None:
     try:
         mount(None, path, None, MS_REMOUNT | flags)
     except PermissionError:
-        present = os.statvfs(path).f_flag
-        for found, flag in _KEPT:
-            flags |= flag if present & found else 0
-        mount(None, path, None, MS_REMOUNT | flags)
+        mount(None, path, None, MS_REMOUNT | flags | _kept_flags(path))
+
+
+def _kept_flags(path: str) -> int:
+    present = os.statvfs(path).f_flag
+    return sum(flag for found, flag in _KEPT if present & found)
 
 
 def _make_devices(outside: dict[str, int]) -> None:
     """The default devices and links of the specification; what is there already stays."""
     os.makedirs("/dev", exist_ok=True)
+    umask = os.umask(0)
     for name, numbers in DEVICES.items():
         path = f"/dev/{name}"
         try:
@@ -195,6 +201,7 @@ def _make_devices(outside: dict[str, int]) -> None:
             if path not in outside:
                 raise
             _bind(outside[path], path, MS_BIND, 0)
+    os.umask(umask)
     links = LINKS | ({"core": "/proc/kcore"} if os.path.exists("/proc/kcore") else {})
     for name, target in links.items():
         try:

@@ -11,8 +11,6 @@ import _signal  # type: ignore[import-not-found]
 import _socket
 import os
 
-from activation_cmd._stdio import reason
-
 from . import container, privileges, syscalls
 from .values import At, BundleError
 
@@ -57,10 +55,8 @@ def guard(
         channel.close()
         start.passed.close()
         _watch(supervisor, pid, ended, mounts)
-    except BundleError as error:
-        channel.send(b"failed " + str(error).encode(errors="replace"))
     except BaseException as error:
-        channel.send(b"failed " + reason(error).encode(errors="replace"))
+        container.tell_failure(channel, error)
     finally:
         try:
             end_children()
@@ -83,7 +79,7 @@ def _enter_namespaces(config: Config, channel: _socket.socket) -> None:
     if config.own_user_namespace:
         channel.send(b"map")
         if channel.recv(16) != b"mapped":
-            os._exit(1)
+            raise BundleError("minirunc was ended before the numbers of the user namespace were written")
     with At("linux.namespaces"):
         if config.own_pid_namespace:
             syscalls.unshare(syscalls.CLONE_NEWPID)

@@ -15,7 +15,7 @@ from .state import State, containers, started
 from .values import BundleError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 _PRIVATE: Final = ("start_time", "keep")
 _COLUMNS: Final = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
@@ -31,7 +31,7 @@ def show_list(root: str, *, form: str, quiet: bool) -> int:
     """Print all containers: a table, JSON, or their IDs."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path may have any bytes
-    found = [_public(state) for state in containers(root)]
+    found = list(_all_public(root))
     if quiet:
         print("".join(f"{document['id']}\n" for document in found), end="")
     elif form == "json":
@@ -55,11 +55,12 @@ def delete(root: str, identity: str, *, force: bool) -> int:
     """Remove what a stopped container left; with ``force`` also a running one, by SIGKILL, or none at all."""
     try:
         state = _find(root, identity)
+        state.pin()
+        document = state.read()
     except BundleError:
         if force:
             return 0
         raise
-    document = state.read()
     if document["status"] != "stopped":
         if not force or document["status"] == "creating":
             raise BundleError(
@@ -67,7 +68,7 @@ def delete(root: str, identity: str, *, force: bool) -> int:
             )
         _send(document, signal.SIGKILL, wait=True)
     state.wait_until_released()
-    state.remove()
+    state.remove_alone()
     return 0
 
 
@@ -77,6 +78,14 @@ def _find(root: str, identity: str) -> State:
         if state.identity == identity:
             return state
     raise BundleError(f"there is no container {identity} in {wanted.root}")
+
+
+def _all_public(root: str) -> Iterator[dict[str, Any]]:
+    for state in containers(root):
+        try:
+            yield _public(state)
+        except BundleError:
+            pass  # it has just ended
 
 
 def _public(state: State) -> dict[str, Any]:

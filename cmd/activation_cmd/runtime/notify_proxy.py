@@ -83,9 +83,12 @@ class NotifyProxy:
 
     async def _tell(self, assignments: tuple[str, ...], fds: list[int]) -> bool:
         """Tell the manager, in a thread: one that does not read must not hold up the signals."""
+        tell = partial(activation.notify, *assignments, fds=fds)
         try:
-            tell = partial(activation.notify, *assignments, fds=fds)
-            return await trio.to_thread.run_sync(tell, abandon_on_cancel=True)
+            try:
+                return await trio.to_thread.run_sync(tell, abandon_on_cancel=True)
+            except RuntimeError:  # there can be no more threads
+                return tell()
         except (OSError, ValueError, activation.ActivationError) as error:
             if reason(error) != self._complaint:
                 self._complaint = reason(error)

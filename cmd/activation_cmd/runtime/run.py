@@ -40,6 +40,7 @@ def run(root: str, identity: str, *, bundle: str, preserve_fds: int, pid_file: s
     try:
         # From here on signals wait, and are read when there is somebody to send them on to.
         mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # ignored, it would never come
         notify = _notify_socket(state)
         socket_path = state.path(NOTIFY) if notify else None
         environment = _manager_environment(config) if notify else {}

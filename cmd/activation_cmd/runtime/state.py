@@ -62,7 +62,7 @@ class State:
         os.makedirs(self.root, 0o711, exist_ok=True)
         with _RootLock(self.root):
             _sweep(self.root)
-            new = os.path.join(self.root, f"{_UNFINISHED}.{os.getpid()}")  # no ID begins with a dot
+            new = os.path.join(self.root, f"{_UNFINISHED}.new")  # no ID begins with a dot
             os.mkdir(new)
             os.chmod(new, 0o700)  # or everybody could tell the service manager through the socket in it
             self._lock = os.open(os.path.join(new, LOCK), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -103,27 +103,35 @@ class State:
         running = began is not None and started(document["pid"]) == began
         return document | ({"status": "running"} if running else {"status": "stopped", "pid": 0})
 
-    def is_held(self) -> bool:
-        """Whether somebody who started the container lives."""
+    def pin(self) -> None:
+        """Remember which container has the ID now: another one may have it before long.
+
+        Raises:
+            BundleError: there is no such container.
+        """
         try:
-            descriptor = os.open(self.path(LOCK), os.O_RDWR | os.O_CLOEXEC)
+            self._lock = os.open(self.path(LOCK), os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
-            return False
+            raise BundleError(f"there is no container {self.identity} in {self.root}") from None
+
+    def unpin(self) -> None:
+        """Forget it."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def is_held(self) -> bool:
+        """Whether somebody who started the pinned container lives."""
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(self._lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
-        finally:
-            os.close(descriptor)
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
         return False
 
     def wait_until_released(self) -> None:
-        try:
-            descriptor = os.open(self.path(LOCK), os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        os.close(descriptor)
+        """Wait until nobody who started the pinned container lives."""
+        fcntl.flock(self._lock, fcntl.LOCK_SH)
 
     def end(self, *, keep: bool) -> None:
         """Remove it, unless it is to be kept and the container was started."""
@@ -131,18 +139,28 @@ class State:
             self.remove()
 
     def remove(self) -> None:
-        """Remove the folder. Somebody else may do the same at the same time, or be killed at it."""
+        """Remove the folder of the container that was claimed or pinned, unless it is another one's by now.
+
+        Somebody else may do the same at the same time, or be killed at it.
+        """
         old = os.path.join(self.root, _UNFINISHED + self.identity)
         _clear(old)
         try:
+            if not os.path.samestat(os.stat(self.path(LOCK)), os.fstat(self._lock)):
+                return
             os.rename(self.folder, old)
         except OSError:
             return
         _clear(old)
 
+    def remove_alone(self) -> None:
+        """The same where others may claim the ID at any moment."""
+        with _RootLock(self.root):
+            self.remove()
+
 
 class _RootLock:
-    """Nobody else claims a folder, or removes one, while it is held."""
+    """Nobody else claims an ID while it is held."""
 
     def __init__(self, root: str) -> None:
         self._descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -187,8 +205,14 @@ def _sweep(root: str) -> None:
         if name.startswith(_UNFINISHED):
             _clear(os.path.join(root, name))
     for state in _all(root):
-        if not state.is_held() and not (os.path.exists(state.path(DOCUMENT)) and state.read().get("keep")):
-            state.remove()
+        try:
+            state.pin()
+            if not state.is_held() and not (os.path.exists(state.path(DOCUMENT)) and state.read().get("keep")):
+                state.remove()
+        except BundleError:
+            pass  # somebody else has just removed it
+        finally:
+            state.unpin()
 
 
 def started(pid: int) -> str | None:

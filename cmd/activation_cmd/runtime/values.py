@@ -44,7 +44,8 @@ class Value:
     def wrong(self, expected: str) -> BundleError:
         """The error that says so."""
         if self.raw is None:
-            return BundleError(f"{self.path} is missing; expected {expected}")
+            told = f"{self.path} is missing" if self.path else "it is null"
+            return BundleError(f"{told}; expected {expected}")
         try:
             shown = repr(self.raw)
         except RecursionError:
