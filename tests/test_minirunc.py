@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -313,6 +315,71 @@ def test_namespaces_are_joined_by_their_paths(tmp_path: Path, root: Path) -> Non
         first.process.communicate()
 
 
+def test_signals_that_minirunc_was_started_to_ignore_are_the_containers_to_hear(tmp_path: Path) -> None:
+    bundle = add_bundle(tmp_path / "bundle", ["grep", "SigIgn", "/proc/self/status"])
+    ignore = "trap '' HUP INT TERM USR1 CHLD PIPE; exec \"$@\""
+    command = (MINIRUNC, "--root", str(tmp_path / "state"), "run", "-b", str(bundle), "box")
+    done = run("sh", "-c", ignore, "sh", *command)
+    assert (done.returncode, done.stdout.split()[1:], done.stderr) == (0, [b"0000000000000000"], b"")
+
+
+def test_folders_that_are_made_in_the_root_are_nobody_elses_to_write(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    mounts = [
+        {"destination": "/a/b", "type": "tmpfs", "source": "tmpfs"},
+        {"destination": "/c/d/file", "type": "bind", "source": str(tmp_path / "file"), "options": ["bind"]},
+    ]
+
+    def change(config: dict[str, Any]) -> None:
+        config["mounts"] += mounts
+        config["process"]["cwd"] = "/e/f"
+
+    bundle = add_bundle(tmp_path / "bundle", ["stat", "-c", "%a %n", "/dev/null", "/dev/shm"], change)
+    done = run(MINIRUNC, "--root", str(tmp_path / "state"), "run", "-b", str(bundle), "box")
+    assert (done.stdout, done.stderr) == (b"666 /dev/null\n1777 /dev/shm\n", b"")
+    made = [path for name in "ace" for path in (bundle / "rootfs" / name, *(bundle / "rootfs" / name).rglob("*"))]
+    modes = {str(path.relative_to(bundle / "rootfs")): oct(path.stat().st_mode & 0o7777) for path in made}
+    assert modes == dict.fromkeys(["a", "a/b", "c", "c/d", "e", "e/f"], "0o755") | {"c/d/file": "0o644"}
+
+
+def test_a_reason_of_any_length_is_told(tmp_path: Path) -> None:
+    done = run_once(tmp_path, ["x" * 500_000])
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"minirunc: process.args[0] is 'xxx")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_an_id_is_given_to_another_only_when_its_container_is_gone(tmp_path: Path, root: Path) -> None:
+    # Containers of one ID come and go while somebody deletes whatever has it.
+    bundle = add_bundle(tmp_path / "bundle", ["true"])
+    stop = threading.Event()
+    failed: list[bytes] = []
+
+    def start() -> None:
+        while not stop.is_set():
+            done = run(MINIRUNC, "--root", str(root), "run", "-b", str(bundle), "box")
+            if (
+                done.returncode not in (0, 128 + signal.SIGKILL)
+                and b"there is a container box already" not in done.stderr
+            ):
+                failed.append(done.stderr)
+
+    with ThreadPoolExecutor(2) as pool:
+        starting = [pool.submit(start) for _ in range(2)]
+        deleted = [run(MINIRUNC, "--root", str(root), "delete", "-f", "box") for _ in range(60)]
+        listed = [run(MINIRUNC, "--root", str(root), "list") for _ in range(20)]
+        stop.set()
+    for each in starting:
+        each.result()
+    assert failed == []
+    assert {each.stderr for each in deleted} <= {b"", CREATING}
+    assert {(each.returncode, each.stderr) for each in listed} == {(0, b"")}
+    assert os.listdir(root) == []
+
+
+CREATING = b"minirunc: container box is creating; expected a stopped one, or --force to kill it\n"
+
+
 @contextmanager
 def namespaces(*options: str) -> Iterator[str]:
     """The folder of links to namespaces that are made for the block; ``options`` are unshare's."""
@@ -378,9 +445,15 @@ def test_a_pid_file_has_the_number_as_it_is_seen_outside(tmp_path: Path, root: P
         running.process.communicate()
 
 
-def test_a_pid_file_that_cannot_be_written_ends_the_container(tmp_path: Path) -> None:
-    done = run_once(tmp_path, ["sleep", "1000"], "--pid-file", str(tmp_path / "none" / "pid"))
+def test_with_a_pid_file_that_cannot_be_written_nothing_is_started(tmp_path: Path, root: Path) -> None:
+    (tmp_path / "seen").mkdir()
+    mount = bundles.bind(tmp_path / "seen", "/run", "rw")
+    bundle = add_bundle(tmp_path / "bundle", ["touch", "/run/ran"], lambda config: config["mounts"].append(mount))
+    command = (MINIRUNC, "--root", str(root), "run", "-b", str(bundle))
+    done = run(*command, "--pid-file", str(tmp_path / "none" / "pid"), "box")
     assert done.returncode == 1
+    assert os.listdir(tmp_path / "seen") == []
+    assert os.listdir(root) == []
     assert done.stderr.count(b"\n") == 1
 
 

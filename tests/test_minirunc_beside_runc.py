@@ -105,6 +105,11 @@ CASES: dict[str, Any] = {
     "writable": writable,
     "dev-of-the-bundle": no_dev,
     "tmpfs": mounts(mount("/run", "tmpfs", "nosuid", "nodev", "size=1m"), mount("/new/one", "tmpfs", "ro")),
+    "tmpfs-options": mounts(
+        mount("/one", "tmpfs", "silent", "iversion", "nosymfollow", "lazytime", "noatime"),
+        mount("/two", "tmpfs", "loud", "noiversion", "nolazytime", "diratime", "sync"),
+    ),
+    "proc-with-options": lambda config: config["mounts"][0].update(options=["nosuid", "noexec", "nodev"]),
     "bind-options": mounts(
         bind("/usr/share", "/share", "nosuid", "nodev", "noexec", "ro"),
         bind("/usr/share", "/rw", "rw"),

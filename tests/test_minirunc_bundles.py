@@ -131,6 +131,10 @@ WRONG: dict[str, tuple[Change, str]] = {
         put("linux.namespaces.0.path", "ns"),
         "linux.namespaces[0].path is 'ns'; expected an absolute path",
     ),
+    "a mount in the root's place": (
+        lambda config: config["mounts"].append({"destination": "/.//", "type": "tmpfs"}),
+        "destination is '/.//'; expected a path below the root",
+    ),
     "mappings of no namespace": (put("linux.uidMappings", MAPPING), "linux.uidMappings is"),
     "a user namespace without mappings": (
         lambda config: config["linux"]["namespaces"].append({"type": "user"}),

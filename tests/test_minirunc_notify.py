@@ -61,9 +61,10 @@ class Told:
 
     async def status(self) -> int:
         """The exit status; reads on, or minirunc would wait for its words to be heard."""
-        while self.process.poll() is None:
-            with trio.move_on_after(0.01):
-                await self.next()
+        with trio.fail_after(LIMIT):
+            while self.process.poll() is None:
+                with trio.move_on_after(0.01):
+                    await self.next()
         return self.process.returncode
 
 
@@ -230,6 +231,47 @@ while True:
         # Anybody else's goes on.
         run("sh", "-c", f"kill -HUP {told.process.pid}")
         assert await told.assignments() == ("STATUS=hung up",)
+
+
+async def test_what_cannot_go_on_is_said_and_holds_up_nothing_though_nobody_reads_it(tmp_path: Path) -> None:
+    code = """
+signal.signal(signal.SIGTERM, lambda *_: os._exit(3))
+for _ in range(3000):
+    tell(b"X=\\0a")
+tell("READY=1")
+signal.pause()
+"""
+    with telling(tmp_path, code) as told:
+        assert "READY=1" in await told.assignments()
+        os.kill(container_pid(tmp_path), signal.SIGTERM)  # as a manager does that knows it
+        assert await told.status() == 3
+        assert told.process.stderr
+        first = told.process.stderr.readline()
+    assert first.startswith("minirunc: a notification of pid ")
+    assert first.endswith(" was dropped: it has a null character inside\n")
+
+
+async def test_where_no_thread_can_be_started_it_is_told_nevertheless(tmp_path: Path) -> None:
+    # In place of a limit of processes, which would be everybody's.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import _thread\n"
+        'def start(*_): raise RuntimeError("can\'t start new thread")\n'
+        "_thread.start_new_thread = _thread.start_joinable_thread = start\n"
+    )
+    with telling(tmp_path, 'tell("READY=1")\n', PYTHONPATH=str(tmp_path)) as told:
+        assert "READY=1" in await told.assignments()
+        assert await told.status() == 0
+
+
+def test_a_folder_that_runc_has_left_is_no_hindrance(tmp_path: Path) -> None:
+    bundle = add_bundle(
+        tmp_path / "bundle", python("import os, stat; print(stat.S_ISSOCK(os.stat('/run/notify').st_mode))")
+    )
+    (bundle / "rootfs" / "run" / "notify").mkdir()
+    with activation.NotifyReceiver() as receiver:
+        command = (MINIRUNC, "--root", str(tmp_path / "state"), "run", "-b", str(bundle), "box")
+        done = run(*command, env=os.environ | {"NOTIFY_SOCKET": receiver.address})
+    assert (done.stdout, done.stderr) == (b"True\n", b"")
 
 
 @pytest.mark.parametrize("readonly", [True, False])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,7 @@ import pytest
 
 from .bundles import MINIRUNC, PYTHON, VIEW, add_bundle, python
 from .children import inode, tcp_listener
-from .commands import EXEC, LIMIT
+from .commands import EXEC, LIMIT, eventually
 from .test_minirunc_beside_runc import differences
 
 if TYPE_CHECKING:
@@ -223,6 +224,21 @@ os.chown("/run/file", 10, 1)
     assert done.stdout == f"{maps}\n(0, 0, 0) (3, 3, 3) [4, 10]\n"
     status = (folder / "file").stat()
     assert (status.st_uid, status.st_gid) == (FIRST + 9, FIRST)
+
+
+def test_killed_while_newuidmap_runs_it_leaves_no_state(folder: Path) -> None:
+    helper = folder / "newuidmap"  # one that takes its time
+    helper.write_text(f"#!/bin/sh\necho $$ >{folder}/new\nmv {folder}/new {folder}/pid\nexec sleep 1000\n")
+    helper.chmod(0o755)
+    bundle = add(folder, ["true"], folder, more_users())
+    command = [*(BECOME_USER if os.geteuid() == 0 else ()), MINIRUNC, "run", "-b", bundle, "box"]
+    env = {**os.environ, "XDG_RUNTIME_DIR": str(folder), "PATH": f"{folder}:{os.environ['PATH']}"}
+    with subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) as process:
+        eventually((folder / "pid").exists, "the helper runs")
+        assert list((folder / "minirunc").iterdir()) != []
+        process.kill()
+    eventually(lambda: list((folder / "minirunc").iterdir()) == [], "the state is gone")
+    os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
 
 
 def test_more_users_than_there_are_is_told(folder: Path, ranges: Path) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from activation_cmd import socket_activate
+from activation_cmd.manager.command_line import UNIT_PATH, unit_environment
 
 from .children import open_descriptors, tcp_listener
 from .commands import (
@@ -404,6 +405,24 @@ def test_once_a_signal_before_the_first_client_ends_it_and_removes_the_path(tmp_
             process.terminate()
             process.wait(LIMIT)
         assert nodes(tmp_path) == set(), f"{moment} s after it listens"
+
+
+def test_once_goes_on_to_ignore_what_is_ignored(tmp_path: Path) -> None:
+    code = "import socket; socket.socket(fileno=3).accept()[0].send(b'here')"
+    command = (SOCKET_ACTIVATE, "--once", "-l", str(tmp_path / "a.sk"), sys.executable, "-c", code)
+    ignore = "trap '' HUP; exec \"$@\""
+    with running("sh", "-c", ignore, "sh", *command, until=b"listening", status=0) as process:
+        for _ in range(20):
+            process.send_signal(signal.SIGHUP)
+        with connect(tmp_path / "a.sk") as sock:
+            assert receive(sock, 4) == b"here"
+        assert process.wait(LIMIT) == 0
+
+
+def test_what_is_set_for_services_is_set_though_the_environment_is_clean() -> None:
+    found = unit_environment(["HOME=/x", "OTHER=1", "TERM=dumb"], clean=True)
+    assert found == {"PATH": UNIT_PATH, "HOME": "/x", "OTHER": "1", "TERM": "dumb"}
+    assert unit_environment(["PATH=/bin"], clean=True) == {"PATH": "/bin"}
 
 
 def test_check_says_what_would_be_done_and_does_nothing(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import logging
 import os
 import sys
 
+from ._stdio import say
+
 LEVELS = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
 """Of Python's levels, the levels of syslog(3)."""
 
@@ -17,6 +19,20 @@ def log_to_stderr(program: str) -> None:
         _Prefixed("%(message)s") if journal_reads_stderr() else logging.Formatter(f"{program}: %(message)s")
     )
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def say_log(program: str) -> None:
+    """Say the library's log, as whatever else the program says: that never waits for who reads it."""
+    logging.getLogger("activation").addHandler(_Say(program))
+
+
+class _Say(logging.Handler):
+    def __init__(self, program: str) -> None:
+        super().__init__()
+        self._program = program
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self._program, record.getMessage())
 
 
 def journal_reads_stderr() -> bool:

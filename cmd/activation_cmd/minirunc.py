@@ -13,7 +13,6 @@ import activation
 
 from ._stdio import open_missing, reason, say
 from .runtime.arguments import UsageError, help_text, parse, usage
-from .runtime.state import default_root
 from .runtime.values import BundleError
 
 TYPE_CHECKING = False
@@ -50,6 +49,8 @@ def _run(name: str, options: dict[str, str], operands: list[str]) -> int:
         from .runtime import spec
 
         return spec.write(options.get("bundle", "."), rootless="rootless" in options)
+    from .runtime.state import default_root
+
     root = options["root"] if "root" in options else default_root()
     if not root:
         raise UsageError("--root is ''; expected a folder", name)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from activation_cmd._journal import say_log
 from activation_cmd._stdio import reason, say
 
 from .accepting import Accepting
@@ -65,6 +66,7 @@ async def run(executor: Executor, pairs: Sequence[Pair], options: Options) -> in
     for number in heard:
         signal.signal(number, signal.SIG_IGN)
     _raise_open_file_limit()
+    say_log("socket-activate")
     reaper = Reaper(executor)
     spare = Spare(reaper)
     with (

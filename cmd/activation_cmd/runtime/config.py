@@ -16,6 +16,7 @@ from .syscalls import (
     CLONE_NEWUSER,
     CLONE_NEWUTS,
     MS_BIND,
+    MS_SHARED,
 )
 from .values import BundleError, Value
 
@@ -207,6 +208,8 @@ class Config:
         self.readonly_paths = linux["readonlyPaths"].absolute_paths()
         propagation = linux["rootfsPropagation"]
         self.propagation = PROPAGATION[propagation.one_of(PROPAGATION)] if propagation.raw else 0
+        if self.propagation & MS_SHARED:
+            self.unapplied.append(f"{propagation.path} {propagation.raw} towards the machine")
         self.sysctl = dict(self._sysctl(key, value) for key, value in linux["sysctl"].members())
 
     def _sysctl(self, key: str, value: Value) -> tuple[str, str]:

@@ -37,6 +37,7 @@ def run(root: str, identity: str, *, bundle: str, preserve_fds: int, pid_file: s
     inherited = guardian.children()
     state = State(root, identity)
     state.claim()
+    pid_path = None
     try:
         # From here on signals wait, and are read when there is somebody to send them on to.
         mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
@@ -44,12 +45,14 @@ def run(root: str, identity: str, *, bundle: str, preserve_fds: int, pid_file: s
         notify = _notify_socket(state)
         socket_path = state.path(NOTIFY) if notify else None
         environment = _manager_environment(config) if notify else {}
+        if pid_file:
+            pid_path = _PidFile(pid_file)
         start = container.Start(config, passed, socket_path, environment, mask, strict=strict)
         guardian_pid, pid, ended = _start(start, state, keep=keep)
         passed.close()
         state.write(_document(state, config, pid, keep=keep))
-        if pid_file:
-            _write_pid_file(pid_file, pid)
+        if pid_path:
+            pid_path.write(pid)
 
         signals = syscalls.signalfd(_signal.valid_signals())
         if _ended_soon(ended, signals, notify):
@@ -61,6 +64,8 @@ def run(root: str, identity: str, *, bundle: str, preserve_fds: int, pid_file: s
         gc.enable()
         return supervise.run(guardian_pid, pid, ended, signals, notify)
     finally:
+        if pid_path:
+            pid_path.close()
         state.end(keep=keep)
         guardian.end_children(inherited)  # last: until then it would remove the state, were this process killed
 
@@ -164,18 +169,29 @@ def _document(state: State, config: Config, pid: int, *, keep: bool) -> dict[str
     }
 
 
-def _write_pid_file(path: str, pid: int) -> None:
-    """Write the number; who reads the file finds all of it or nothing."""
-    folder, name = os.path.split(path)
-    new = os.path.join(folder, f".{name}")
-    try:
-        os.unlink(new)  # of one that was killed here
-    except FileNotFoundError:
-        pass
-    with open(new, "x") as file:
-        file.write(str(pid))
-    try:
-        os.rename(new, path)
-    except OSError:
-        os.unlink(new)
-        raise
+class _PidFile:
+    """The file of --pid-file. Who reads it finds all of the number or nothing."""
+
+    __slots__ = ("_file", "_new", "_path")
+
+    def __init__(self, path: str) -> None:
+        """See whether it can be written, before anything is started."""
+        folder, name = os.path.split(path)
+        self._path, self._new = path, os.path.join(folder, f".{name}")
+        try:
+            os.unlink(self._new)  # of one that was killed here
+        except FileNotFoundError:
+            pass
+        self._file = os.open(self._new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+
+    def write(self, pid: int) -> None:
+        os.write(self._file, str(pid).encode())
+        os.rename(self._new, self._path)
+
+    def close(self) -> None:
+        """Leave nothing unfinished."""
+        os.close(self._file)
+        try:
+            os.unlink(self._new)
+        except FileNotFoundError:
+            pass

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from activation_cmd._journal import say_log
+
 from .guardian import read_status
 from .notify_proxy import NotifyProxy
 
@@ -33,6 +35,7 @@ def run(guardian_pid: int, pid: int, ended: int, signals: int, notify: _socket.s
         signals: what this process's signals are read from, by signalfd(2).
         notify: what the container tells the service manager comes here.
     """
+    say_log("minirunc")
     return trio.run(_supervise, guardian_pid, ended, signals, NotifyProxy(notify, pid) if notify else None)
 
 
