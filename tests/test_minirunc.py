@@ -320,7 +320,8 @@ def test_signals_that_minirunc_was_started_to_ignore_are_the_containers_to_hear(
     ignore = "trap '' HUP INT TERM USR1 CHLD PIPE; exec \"$@\""
     command = (MINIRUNC, "--root", str(tmp_path / "state"), "run", "-b", str(bundle), "box")
     done = run("sh", "-c", ignore, "sh", *command)
-    assert (done.returncode, done.stdout.split()[1:], done.stderr) == (0, [b"0000000000000000"], b"")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert int(done.stdout.split()[1], 16) & ~(3 << 31) == 0  # 32 and 33 the C library keeps for itself
 
 
 def test_folders_that_are_made_in_the_root_are_nobody_elses_to_write(tmp_path: Path) -> None:

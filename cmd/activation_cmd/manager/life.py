@@ -82,6 +82,7 @@ class Life:
             if self.receiver:
                 self._nursery.start_soon(self._listen, self.receiver)
             await self._timers.until(self._ended, self._time_is_over)
+            self._timers.muzzle()
             if self._commanding and self.state == "reloading":
                 await self._timers.until(self._commanded, self._time_is_over)
             self._drain()
