@@ -1,8 +1,9 @@
-"""What all tests share: certificates, and that in CI a skipped test is a failed one."""
+"""What all tests share: certificates, signals, and that in CI a skipped test is a failed one."""
 
 from __future__ import annotations
 
 import os
+import signal
 import ssl
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,11 @@ import trustme
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+# What nohup and a shell's background have ignored, every command of a test would ignore, too.
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.hookimpl(wrapper=True)

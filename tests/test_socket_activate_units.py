@@ -419,6 +419,73 @@ def test_once_goes_on_to_ignore_what_is_ignored(tmp_path: Path) -> None:
         assert process.wait(LIMIT) == 0
 
 
+# Becomes a command that ignores what a shell's background or nohup has it ignore, and worse, and with all else blocked.
+DEAF = """
+import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+for number in {*signal.valid_signals()} - {signal.SIGTERM, signal.SIGKILL, signal.SIGSTOP}:
+    signal.signal(number, signal.SIG_IGN)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+TELLS_SIGNALS = """
+while True:
+    with open("/proc/self/status") as status:
+        answer(json.dumps({line[:6]: int(line[8:], 16) for line in status if line[:6] in ("SigBlk", "SigIgn")}))
+    os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+@pytest.mark.parametrize("by_unit", [True, False])
+def test_signals_that_it_was_started_to_ignore_or_block_are_the_services_to_hear(tmp_path: Path, by_unit: bool) -> None:
+    unit = write(tmp_path, TELLS_SIGNALS)
+    # The C library keeps 32 and 33 for itself, and Python's SIGPIPE and SIGXFSZ are ignored by the service's own.
+    seen = {"SigBlk": 0, "SigIgn": 1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1}
+    what = [unit] if by_unit else ["-l", str(tmp_path / "a.sk"), sys.executable, "-S", str(tmp_path / "a.py")]
+    with running(sys.executable, "-c", DEAF, SOCKET_ACTIVATE, *what, until=b"listening", status=0) as process:
+        for _ in range(2):
+            found = json.loads(ask(tmp_path / "a.sk"))
+            assert {name: value & ~(3 << 31) for name, value in found.items()} == seen
+            said(process, b"SIGINT")
+    assert nodes(tmp_path) == set()
+
+
+@pytest.mark.parametrize("moment", ["_raise_open_file_limit", "Spare", "_units"])
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_a_signal_while_it_starts_is_heard(tmp_path: Path, moment: str, number: str) -> None:
+    code = f"""
+import signal, sys
+from activation_cmd import socket_activate
+from activation_cmd.manager import run
+real = run.{moment}
+def at_this_moment(*arguments):
+    signal.raise_signal(signal.{number})
+    return real(*arguments)
+run.{moment} = at_this_moment
+sys.exit(socket_activate.main(["-l", {str(tmp_path / "a.sk")!r}, "true"]))
+"""
+    done = run(sys.executable, "-c", code)
+    assert done.returncode == 0, done.stderr
+    assert nodes(tmp_path) == set()
+
+
+def test_a_signal_to_a_service_that_has_just_been_forked_is_heard(tmp_path: Path) -> None:
+    code = f"""
+import os, signal, sys
+from activation_cmd import socket_activate
+real, calls = os.setsid, []
+def setsid():
+    real()
+    calls.append(os.getpid())
+    if len(calls) == 2:  # the first is the executor's
+        os.kill(os.getpid(), signal.SIGTERM)
+os.setsid = setsid
+sys.exit(socket_activate.main(["--now", "-l", {str(tmp_path / "a.sk")!r}, "sleep", "1000"]))
+"""
+    with running(sys.executable, "-c", code, until=b"was ended by SIGTERM", status=0):
+        pass
+
+
 def test_what_is_set_for_services_is_set_though_the_environment_is_clean() -> None:
     found = unit_environment(["HOME=/x", "OTHER=1", "TERM=dumb"], clean=True)
     assert found == {"PATH": UNIT_PATH, "HOME": "/x", "OTHER": "1", "TERM": "dumb"}

@@ -33,7 +33,7 @@ IDENTITY = "INVOCATION_ID"
 _SEPARATOR = "\0"
 _LONGEST_MESSAGE = 1 << 18
 _MOST_DESCRIPTORS = 253  # in one message, the kernel's SCM_MAX_FD
-_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Executor:
@@ -115,12 +115,23 @@ def _plain(value: Any) -> Any:
     return dict(value) if isinstance(value, dict) else value
 
 
+def _reset_signals() -> None:
+    """Let every signal do what it does by default, whatever nohup or a shell's background had it do, and come.
+
+    Those that would end this process are held back. A child that is sent one before it lets them come does not lose it.
+    """
+    for number in signal.valid_signals():
+        # What Python has ignored from its start it gives back with the exec; here it is of use.
+        if number not in (signal.SIGPIPE, signal.SIGXFSZ) and signal.getsignal(number) not in (signal.SIG_DFL, None):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, _HELD_BACK)
+
+
 class _Process:
     """The executor's own side."""
 
     def __init__(self, orders: socket.socket) -> None:
         self._orders = orders
-        self._before = {number: signal.getsignal(number) for number in _IGNORED}
         self._sessions: dict[int, frozenset[bytes]] = {}
         self._nodes: dict[tuple[str, str], str] = {}
         self._received: list[int] = []
@@ -129,8 +140,7 @@ class _Process:
         try:
             # Away from the terminal and its signals.
             os.setsid()
-            for number in _IGNORED:
-                signal.signal(number, signal.SIG_IGN)
+            _reset_signals()
             gc.disable()  # a collection would touch, and so copy, all that the children share
             try:
                 while self._obey():
@@ -194,8 +204,7 @@ class _Process:
             os.close(tell)
             os.setsid()
             self._orders.close()
-            for number, handler in self._before.items():
-                signal.signal(number, handler)
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
             at_once, starts = marshal.loads(os.pread(order, os.fstat(order).st_size, CHOICE.size))  # noqa: S302
             numbers = dict(enumerate(descriptors))
             renumbered = [Start(*start).renumbered(numbers) for start in starts]

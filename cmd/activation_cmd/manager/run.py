@@ -61,10 +61,13 @@ async def run(executor: Executor, pairs: Sequence[Pair], options: Options) -> in
         OSError: a socket cannot be made.
         ValueError: a unit says what cannot be done.
     """
-    # What was ignored from the start stays so: nohup. All is ignored once there is nobody left to hear it.
-    heard = [number for number in _HEARD if signal.getsignal(number) != signal.SIG_IGN] or [signal.SIGTERM]
+    # What was ignored from the start stays so: nohup.
+    heard: list[int] = [number for number in _HEARD if signal.getsignal(number) != signal.SIG_IGN] or [signal.SIGTERM]
+    early: list[int] = []
     for number in heard:
-        signal.signal(number, signal.SIG_IGN)
+        # It hears what comes before there is a receiver, and for nothing what comes when there is none any more.
+        signal.signal(number, lambda number, _: early.append(number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*heard, signal.SIGCHLD))
     _raise_open_file_limit()
     say_log("socket-activate")
     reaper = Reaper(executor)
@@ -73,6 +76,8 @@ async def run(executor: Executor, pairs: Sequence[Pair], options: Options) -> in
         trio.open_signal_receiver(*heard) as signals,
         ExitStack() as closing,
     ):
+        for number in early:
+            signal.raise_signal(number)
         async with trio.open_nursery() as background:
             await background.start(reaper.run)
             units = _units(pairs, options, reaper, spare, closing)
