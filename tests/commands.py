@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -78,8 +79,10 @@ def running(
 def said(process: subprocess.Popen[bytes], word: bytes) -> bytes:
     """Read standard error until the word has come; return all that was read."""
     assert process.stderr
-    text = b""
+    text, deadline, poll = b"", time.monotonic() + LIMIT, select.poll()
+    poll.register(process.stderr, select.POLLIN)
     while word not in text:
+        assert poll.poll(max(0.0, deadline - time.monotonic()) * 1000), f"it says no {word!r}: {text.decode()}"
         line = process.stderr.readline()
         assert line, f"it ended without {word!r}: {text.decode()}"
         text += line
