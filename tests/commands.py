@@ -79,6 +79,7 @@ def running(
 def said(process: subprocess.Popen[bytes], word: bytes) -> bytes:
     """Read standard error until the word has come; return all that was read."""
     assert process.stderr
+    assert not hasattr(process.stderr, "peek"), "it needs bufsize=0: what a buffer holds no poll tells of"
     text, deadline, poll = b"", time.monotonic() + LIMIT, select.poll()
     poll.register(process.stderr, select.POLLIN)
     while word not in text:

@@ -112,7 +112,7 @@ def test_exec_process_passes_what_libsystemd_expects(program: str) -> None:
 def test_socket_activate_passes_what_libsystemd_expects(program: str, tmp_path: Path) -> None:
     a, b = tmp_path / "a.sk", tmp_path / "b.sk"
     command = [SOCKET_ACTIVATE, "-l", str(a), "-l", str(b), "--fdname", "a:b", "--", program, "accept"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0) as process:
         try:
             said(process, b"b.sk")
             listening = [listening_inode(a), listening_inode(b)]
