@@ -79,6 +79,7 @@ def test_reading_and_printing_go_on_at_the_same_time(tmp_path: Path) -> None:
             with conn:
                 conn.sendall(data)
                 assert len(receive(conn, len(data))) == len(data)
+                assert conn.recv(1) == b""  # who closes before that has gone away
 
         thread = threading.Thread(target=serve)
         thread.start()
