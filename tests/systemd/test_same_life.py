@@ -58,8 +58,11 @@ def accept():
 
 def on(number, action=lambda: None):
     def handle(number, frame):
+        # Whoever ends at it notes it once: what is left of a service is signalled again when the main process ends.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [number])
         note(signal.Signals(number).name)
         action()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
     signal.signal(number, handle)
 
 def child(action):
