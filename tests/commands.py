@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import select
 import signal
 import socket
@@ -31,6 +32,8 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 LIMIT = 30.0
 """Seconds after which a test gives up waiting."""
+
+_reservations: list[socket.socket] = []
 
 
 def run(*command: str, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
@@ -159,6 +162,27 @@ def command_line(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
+
+
+def free_port() -> int:
+    """A port of this machine, free for TCP and UDP, that nobody else takes before it is used.
+
+    It is none of those that the kernel gives to who asks for no particular one, and this run's until it ends.
+    """
+    given_away = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = given_away - 1 - secrets.randbelow(given_away // 2)
+        reservation = socket.socket(socket.AF_UNIX)
+        try:
+            reservation.bind(f"\0port {port} of the tests")
+            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                with socket.socket(type=kind) as sock:
+                    sock.bind(("", port))
+        except OSError:
+            reservation.close()
+            continue
+        _reservations.append(reservation)
+        return port
 
 
 def alive(pid: int) -> bool:

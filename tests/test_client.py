@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .children import tcp_listener
-from .commands import CLIENT, FOOBARD, LIMIT, SOCKET_ACTIVATE, receive, run, running
+from .commands import CLIENT, FOOBARD, LIMIT, SOCKET_ACTIVATE, free_port, receive, run, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,9 +104,7 @@ def test_an_abstract_address(tmp_path: Path) -> None:
 
 
 def test_an_absent_server_is_one_line_and_exit_1(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     for address in (str(tmp_path / "none.sk"), f"@{tmp_path}", f"127.0.0.1:{port}", "no.such.host.invalid:1"):
         done = run(CLIENT, address)
         assert (done.returncode, done.stdout) == (1, b"")

@@ -11,7 +11,21 @@ import pytest
 import activation
 
 from .children import open_descriptors, tcp_listener, udp_socket
-from .commands import FOOBARD, LIMIT, connect, echoed, eventually, fill, listens, receive, resident, run, running, said
+from .commands import (
+    FOOBARD,
+    LIMIT,
+    connect,
+    echoed,
+    eventually,
+    fill,
+    free_port,
+    listens,
+    receive,
+    resident,
+    run,
+    running,
+    said,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,9 +135,7 @@ def test_without_sockets_it_says_how_to_start_it_and_exits_with_2() -> None:
 
 
 def test_it_makes_its_own_sockets_where_it_is_told(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     abstract = f"@{tmp_path}"
     command = [FOOBARD, "--listen", str(tmp_path / "a.sk"), "--listen", abstract, "--listen", f"127.0.0.1:{port}"]
     with running(*command):

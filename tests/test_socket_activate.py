@@ -22,6 +22,7 @@ from .commands import (
     connect,
     echoed,
     eventually,
+    free_port,
     receive,
     run,
     running,
@@ -52,9 +53,7 @@ def test_the_program_starts_with_the_first_client_and_echoes(tmp_path: Path) -> 
 
 
 def test_several_sockets_of_several_kinds_come_with_their_names(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     tell = TELL.replace("fileno=3", "fileno=4")
     command = [SOCKET_ACTIVATE, "-l", str(tmp_path / "a.sk"), "-l", f"127.0.0.1:{port}", "-l", f"@{tmp_path}"]
     with running(*command, "--fdname", "a:b:c", "--", sys.executable, "-c", tell, until=b"on @"):

@@ -21,7 +21,7 @@ import pytest
 from activation_cmd import socket_activate
 from activation_cmd.manager.command_line import UNIT_PATH, unit_environment
 
-from .children import open_descriptors, tcp_listener
+from .children import open_descriptors
 from .commands import (
     LIMIT,
     SCRIPTS,
@@ -31,6 +31,7 @@ from .commands import (
     connect,
     echoed,
     eventually,
+    free_port,
     receive,
     resident,
     run,
@@ -347,8 +348,7 @@ def test_two_socket_units_share_one_service(tmp_path: Path) -> None:
 
 def test_the_units_of_this_project_serve_without_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(SCRIPTS), prepend=os.pathsep)
-    with tcp_listener() as free:
-        port = free.getsockname()[1]
+    port = free_port()
     for file in UNITS.glob("*.*"):
         (tmp_path / file.name).write_text(
             file.read_text().replace("=/run/", f"={tmp_path}/").replace("2007", str(port))

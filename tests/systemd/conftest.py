@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -34,16 +33,3 @@ def start_manager(tmp_path: Path) -> Iterator[Callable[..., Manager]]:
         yield start
     for manager in managers:
         print(manager.log)  # for a test that failed
-
-
-def free_port() -> int:
-    """A port of this machine that is free for TCP and for UDP."""
-    while True:
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
-            try:
-                udp.bind(tcp.getsockname())
-            except OSError:
-                continue
-            port: int = tcp.getsockname()[1]
-            return port

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from tests.commands import LIMIT, connect, echoed, receive
+from tests.commands import LIMIT, connect, echoed, free_port, receive
 
-from .conftest import UNITS, free_port
+from .conftest import UNITS
 
 if TYPE_CHECKING:
     from .conftest import StartManager

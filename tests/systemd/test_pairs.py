@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from tests.commands import LIMIT, children, connect, receive
+from tests.commands import LIMIT, children, connect, free_port, receive
 
-from .conftest import free_port
 from .manager import Manager, missing
 
 if TYPE_CHECKING:

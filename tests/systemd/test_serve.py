@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.commands import LIMIT, connect, echoed, receive
+from tests.commands import LIMIT, connect, echoed, free_port, receive
 
-from .conftest import UNITS, free_port
+from .conftest import UNITS
 from .daemons import add_echo, ask, cpu_seconds, ended, fifo, processes
 
 if TYPE_CHECKING:

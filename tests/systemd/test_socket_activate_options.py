@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from tests.commands import LIMIT, SOCKET_ACTIVATE, eventually, receive, running, said
+from tests.commands import LIMIT, SOCKET_ACTIVATE, eventually, free_port, receive, running, said
 
-from .conftest import free_port
 from .test_pairs import flat
 
 if TYPE_CHECKING:

@@ -9,9 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import CLIENT, FOOBARD, LIMIT, children, connect, echoed, eventually, receive, run, running
-
-from .conftest import free_port
+from tests.commands import (
+    CLIENT,
+    FOOBARD,
+    LIMIT,
+    children,
+    connect,
+    echoed,
+    eventually,
+    free_port,
+    receive,
+    run,
+    running,
+)
 
 PEER = "systemd-socket-activate"
 
