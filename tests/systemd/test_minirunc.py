@@ -56,7 +56,7 @@ def check_nothing_is_left(manager: Manager) -> None:
 def test_a_container_is_activated_by_its_socket_and_is_the_main_process(start_manager: StartManager) -> None:
     manager = start_foobar(start_manager)
     assert manager.run("client", input="hello\nthere\n").stdout == "connect success !\nhello\nthere\n"
-    assert manager.property("foobar.service", "ActiveState") == "active"
+    manager.wait_property("foobar.service", "ActiveState", "active")  # its word goes a longer way than its echo
     assert namespace_pid(manager) == "1"
     manager.wait_for(lambda: "connection" in manager.property("foobar.service", "StatusText"), "its status is known")
 
@@ -74,6 +74,7 @@ def test_open_connections_are_drained_when_it_is_stopped(start_manager: StartMan
     manager = start_foobar(start_manager)
     with connect(manager.path("/run/foobar.sk")) as sock:
         assert echoed(sock, b"hello") == b"hello"
+        manager.wait_property("foobar.service", "ActiveState", "active")
         manager.systemctl("stop", "--no-block", "foobar.service")
         manager.wait_property("foobar.service", "ActiveState", "deactivating")
         for _ in range(20):
@@ -95,7 +96,7 @@ def test_restarts_lose_no_client(start_manager: StartManager) -> None:
 def test_notifications_of_the_main_process_only_are_enough_to_be_ready(start_manager: StartManager) -> None:
     manager = start_foobar(start_manager, "")
     assert manager.run("client", input="hello\n").stdout == "connect success !\nhello\n"
-    assert manager.property("foobar.service", "ActiveState") == "active"
+    manager.wait_property("foobar.service", "ActiveState", "active")  # its word goes a longer way than its echo
     assert namespace_pid(manager) == "1"
 
 
