@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
+
+# ctypes without what it has in Python, which would take a twentieth of a container's start.
+from _ctypes import FUNCFLAG_CDECL, FUNCFLAG_USE_ERRNO, CFuncPtr, _SimpleCData, dlopen, dlsym, get_errno, sizeof
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _ctypes import Array
     from collections.abc import Iterable
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
@@ -26,17 +29,43 @@ PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, PR_CAP_AMBIENT_CLEAR_ALL = 47, 2, 4
 
 _CAPABILITY_VERSION_3 = 0x20080522
 _SIGSET_SIZE = 128  # bytes of a sigset_t
-_BITS = 8 * ctypes.sizeof(ctypes.c_ulong)
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
-_libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
+
+class _Int(_SimpleCData):  # type: ignore[type-arg]
+    _type_ = "i"
+
+
+class _Uint(_SimpleCData):  # type: ignore[type-arg]
+    _type_ = "I"
+
+
+class _Ulong(_SimpleCData):  # type: ignore[type-arg]
+    _type_ = "L"
+
+
+class _String(_SimpleCData):  # type: ignore[type-arg]
+    _type_ = "z"
+
+
+class _Function(CFuncPtr):
+    _flags_ = FUNCFLAG_CDECL | FUNCFLAG_USE_ERRNO
+    _restype_ = _Int
+
+
+_LIBC = dlopen(None, 0)  # type: ignore[arg-type]  # this process, and in it the C library
+_ULONG_BITS = 8 * sizeof(_Ulong)
+
+# Of those whose arguments are not all int or pointers.
+_ARGUMENTS = {"mount": (_String, _String, _String, _Ulong, _String), "prctl": (_Int, _Ulong, _Ulong, _Ulong, _Ulong)}
 
 
 def _call(name: str, *arguments: object, filename: str | None = None) -> int:
-    result: int = getattr(_libc, name)(*arguments)
+    function = _Function(dlsym(_LIBC, name))
+    if name in _ARGUMENTS:
+        function.argtypes = _ARGUMENTS[name]
+    result: int = function(*arguments)
     if result < 0:
-        number = ctypes.get_errno()
+        number = get_errno()
         raise OSError(number, os.strerror(number), filename)
     return result
 
@@ -74,7 +103,7 @@ def prctl(option: int, first: int = 0, second: int = 0) -> int:
 
 def capget() -> tuple[int, int, int]:
     """This process's effective, permitted and inheritable capabilities, each a set of bits. capget(2)."""
-    data = (ctypes.c_uint32 * 6)()
+    data = (_Uint * 6)()
     _call("capget", _capability_header(), data)
     effective, permitted, inheritable = (data[index] | data[index + 3] << 32 for index in range(3))
     return effective, permitted, inheritable
@@ -84,16 +113,16 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
     """capset(2)."""
     sets = (effective, permitted, inheritable)
     halves = [bits & 0xFFFFFFFF for bits in sets] + [bits >> 32 for bits in sets]
-    _call("capset", _capability_header(), (ctypes.c_uint32 * 6)(*halves))
+    _call("capset", _capability_header(), (_Uint * 6)(*halves))
 
 
-def _capability_header() -> ctypes.Array[ctypes.c_uint32]:
-    return (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+def _capability_header() -> Array[_Uint]:
+    return (_Uint * 2)(_CAPABILITY_VERSION_3, 0)
 
 
 def signalfd(signals: Iterable[int]) -> int:
     """A descriptor that these signals, which must be blocked, are read from. signalfd(2)."""
-    words = (ctypes.c_ulong * (_SIGSET_SIZE * 8 // _BITS))()
+    words = (_Ulong * (_SIGSET_SIZE * 8 // _ULONG_BITS))()
     for number in signals:
-        words[(number - 1) // _BITS] |= 1 << (number - 1) % _BITS
+        words[(number - 1) // _ULONG_BITS] |= 1 << (number - 1) % _ULONG_BITS
     return _call("signalfd", -1, words, os.O_CLOEXEC | os.O_NONBLOCK)
