@@ -150,11 +150,12 @@ class NotifyReceiver:
 def _bound(fileno: int) -> socket.socket:
     try:
         sock = socket.socket(fileno=fileno)
+    except OSError:  # it is no socket at all, or not open
+        pass
+    else:
         if sock.family == socket.AF_UNIX and sock.type == socket.SOCK_DGRAM and sock.getsockname():
             return sock
         sock.detach()
-    except OSError:  # it is no socket at all, or not open
-        pass
     raise ValueError(f"descriptor {fileno} cannot be received at; expected a bound Unix socket for datagrams")
 
 

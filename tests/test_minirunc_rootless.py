@@ -234,11 +234,15 @@ def test_killed_while_newuidmap_runs_it_leaves_no_state(folder: Path) -> None:
     command = [*(BECOME_USER if os.geteuid() == 0 else ()), MINIRUNC, "run", "-b", bundle, "box"]
     env = {**os.environ, "XDG_RUNTIME_DIR": str(folder), "PATH": f"{folder}:{os.environ['PATH']}"}
     with subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) as process:
-        eventually((folder / "pid").exists, "the helper runs")
-        assert list((folder / "minirunc").iterdir()) != []
-        process.kill()
-    eventually(lambda: list((folder / "minirunc").iterdir()) == [], "the state is gone")
-    os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
+        try:
+            eventually((folder / "pid").exists, "the helper runs")
+            assert list((folder / "minirunc").iterdir()) != []
+        finally:
+            process.kill()
+    try:
+        eventually(lambda: list((folder / "minirunc").iterdir()) == [], "the state is gone")
+    finally:
+        os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
 
 
 def test_more_users_than_there_are_is_told(folder: Path, ranges: Path) -> None:

@@ -1,3 +1,5 @@
+"""What the end of a service's main process means, and the words for it."""
+
 from __future__ import annotations
 
 import signal

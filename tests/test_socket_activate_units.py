@@ -447,6 +447,7 @@ def test_signals_that_it_was_started_to_ignore_or_block_are_the_services_to_hear
             found = json.loads(ask(tmp_path / "a.sk"))
             assert {name: value & ~(3 << 31) for name, value in found.items()} == seen
             said(process, b"SIGINT")
+            process.send_signal(signal.SIGHUP)  # which it was started to ignore itself
     assert nodes(tmp_path) == set()
 
 

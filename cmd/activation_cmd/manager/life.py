@@ -62,8 +62,8 @@ class Life:
     _aborted: bool = attrs.field(default=False, init=False)
     _reload_begun: float = attrs.field(default=NEVER, init=False)
     _reload_again: bool = attrs.field(default=False, init=False)
-    _commanding: bool = attrs.field(default=False, init=False)
     _commanded: trio.Event = attrs.field(factory=trio.Event, init=False)
+    """Set but while the commands of ExecReload= run."""
     _announced: str = attrs.field(default="", init=False)
     _told_status: str | None = attrs.field(default=None, init=False)
     _nursery: trio.Nursery = attrs.field(init=False)
@@ -73,6 +73,7 @@ class Life:
         self._group = Group(self.child.pid, self.identity)
         self._timers = Timers(self.unit.watchdog or NEVER)
         self._timers.set(self.unit.timeout_start)
+        self._commanded.set()
 
     async def run(self) -> End:
         """Live; return how it ended."""
@@ -83,7 +84,7 @@ class Life:
                 self._nursery.start_soon(self._listen, self.receiver)
             await self._timers.until(self._ended, self._time_is_over)
             self._timers.muzzle()
-            if self._commanding and self.state == "reloading":
+            if self.state == "reloading":
                 await self._timers.until(self._commanded, self._time_is_over)
             self._drain()
             await self._end_the_rest()
@@ -183,7 +184,7 @@ class Life:
             self.say(f"{len(notification.fds)} descriptors came without FDSTORE=1 and were closed")
 
     def _take_step(self, step: str, notification: Notification) -> None:
-        asked = self.state == "reloading" and (self._reload_begun < NEVER or self._commanding)  # and is not over
+        asked = self.state == "reloading" and (self._reload_begun < NEVER or self._is_commanding)  # and is not over
         if step == "READY=1" and self.state in ("starting", "reloading") and not asked:
             self._is_running()
         elif step == "RELOADING=1":
@@ -267,7 +268,7 @@ class Life:
             self.say(f"it has run for RuntimeMaxSec={unit.runtime_max:g}; it is ended")
             self.result = "timeout"
             self._end(unit.kill_signal)
-        elif self._commanding and self.state == "reloading":
+        elif self._is_commanding and self.state == "reloading":
             self.say("the command of ExecReload= took too long; it is killed")
             self._timers.set(None)
             for pid in self._group.helpers:
@@ -313,9 +314,12 @@ class Life:
             send(self._main, signal.SIGHUP)
         elif self.unit.exec_reload:
             self.state = "reloading"
-            self._commanding = True
             self._commanded = trio.Event()
             self._nursery.start_soon(self._run_reload)
+
+    @property
+    def _is_commanding(self) -> bool:
+        return not self._commanded.is_set()
 
     async def _run_reload(self) -> None:
         def begins() -> None:
@@ -324,7 +328,6 @@ class Life:
 
         starts = self.control(self._main)
         await run_commands(self.unit.exec_reload, starts, self.reaper, self._group, self.say, begins)
-        self._commanding = False
         self._commanded.set()
         if self.state == "reloading" and not self._ended.is_set():
             self._is_running()

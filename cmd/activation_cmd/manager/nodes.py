@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno
-import grp
 import os
-import pwd
 import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from . import leftovers, message_queue
+from .accounts import find_group, find_user
 from .leftovers import FIFO, FOLDER, QUEUE, SOCKET, SYMLINK
 
 if TYPE_CHECKING:
@@ -141,15 +140,15 @@ class Nodes:
 def _owner(unit: SocketUnit) -> tuple[int, int]:
     """The numbers of SocketUser= and SocketGroup=, -1 for no change; a user comes with its group."""
     user, group = -1, -1
-    if name := unit.socket_user:
-        try:
-            found = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
-        except KeyError:
-            raise ValueError(f"{unit.name}: SocketUser={name}: there is no such user") from None
-        user, group = found.pw_uid, found.pw_gid
-    if name := unit.socket_group:
-        try:
-            group = (grp.getgrgid(int(name)) if name.isdecimal() else grp.getgrnam(name)).gr_gid
-        except KeyError:
-            raise ValueError(f"{unit.name}: SocketGroup={name}: there is no such group") from None
+    try:
+        if unit.socket_user:
+            found = find_user(unit.socket_user)
+            user, group = found.pw_uid, found.pw_gid
+    except ValueError as error:
+        raise ValueError(f"{unit.name}: SocketUser={unit.socket_user}: {error}") from None
+    try:
+        if unit.socket_group:
+            group = find_group(unit.socket_group).gr_gid
+    except ValueError as error:
+        raise ValueError(f"{unit.name}: SocketGroup={unit.socket_group}: {error}") from None
     return user, group

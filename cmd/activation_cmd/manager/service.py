@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import grp
 import os
-import pwd
 import secrets
 from typing import TYPE_CHECKING
 
@@ -13,6 +11,7 @@ import attrs
 import activation
 from activation_cmd._stdio import say
 
+from .accounts import account, home, variables
 from .execute import Start
 from .executor import IDENTITY
 from .life import Life
@@ -20,6 +19,7 @@ from .life import Life
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from .accounts import Account
     from .launch import Child
     from .model import Command, ServiceUnit
     from .reaper import Reaper
@@ -33,9 +33,6 @@ OWN_VARIABLES = frozenset(
         "SYSTEMD_EXEC_PID",
     ]
 )
-
-NOBODY = 65534
-"""The user that has nothing, whatever the table of users says."""
 
 
 @attrs.frozen
@@ -108,7 +105,7 @@ class Service:
             if name in os.environ and name not in OWN_VARIABLES:
                 environment.setdefault(name, os.environ[name])
         if self._account and unit.user:
-            environment |= _variables(self._account)
+            environment |= variables(self._account)
         environment |= self.variables
         if self._receiver:
             environment["NOTIFY_SOCKET"] = self._receiver.address
@@ -205,63 +202,3 @@ class Service:
 def reloads(unit: ServiceUnit) -> bool:
     """Whether the unit says how the service is told to read its configuration again."""
     return unit.type == "notify-reload" or bool(unit.exec_reload)
-
-
-@attrs.frozen
-class Account:
-    """Whom a program runs as; groups are None where they stay what they are."""
-
-    name: str
-    uid: int
-    gid: int
-    groups: Sequence[int] | None
-
-
-def account(unit: ServiceUnit) -> Account | None:
-    """Whom User= and Group= stand for; None where they say nothing.
-
-    Raises:
-        ValueError: there is no such user, or group.
-    """
-    if not unit.user and not unit.group:
-        return None
-    try:
-        number = int(unit.user) if unit.user.isdecimal() else None if unit.user else os.getuid()
-        user = pwd.getpwnam(unit.user) if number is None else pwd.getpwuid(number)
-    except KeyError:
-        raise ValueError(f"{unit.name}: User={unit.user}: there is no such user") from None
-    try:
-        group = user.pw_gid
-        if unit.group:
-            group = int(unit.group) if unit.group.isdecimal() else grp.getgrnam(unit.group).gr_gid
-    except KeyError:
-        raise ValueError(f"{unit.name}: Group={unit.group}: there is no such group") from None
-    # systemd sets them only for a User= whose group is not root's.
-    groups = os.getgrouplist(user.pw_name, group) if unit.user and group else None
-    return Account(user.pw_name, user.pw_uid, group, groups)
-
-
-def home(unit: ServiceUnit, account: Account | None) -> str:
-    """The home that ``WorkingDirectory=~`` stands for.
-
-    Raises:
-        ValueError: it says so, and there is none.
-    """
-    if unit.working_directory != "~":
-        return ""
-    uid = account.uid if account else os.getuid()
-    try:
-        return pwd.getpwuid(uid).pw_dir
-    except KeyError:
-        raise ValueError(f"{unit.name}: WorkingDirectory=~: user {uid} has no home") from None
-
-
-def _variables(account: Account) -> dict[str, str]:
-    """What User= sets: a home and a shell only where there is one to speak of, as in systemd."""
-    user = pwd.getpwuid(account.uid)
-    variables = {"LOGNAME": user.pw_name, "USER": user.pw_name}
-    if user.pw_dir not in ("", "/") and account.uid != NOBODY:
-        variables["HOME"] = user.pw_dir
-    if user.pw_shell and os.path.basename(user.pw_shell) not in ("nologin", "false", "true"):
-        variables["SHELL"] = user.pw_shell
-    return variables

@@ -5,14 +5,13 @@ Each function returns the value, or raises a ValueError that tells what was expe
 
 from __future__ import annotations
 
-import grp
 import ipaddress
 import math
-import pwd
 import re
 import signal
 from typing import TYPE_CHECKING, Final
 
+from .accounts import find_group, find_user
 from .expansion import WHITESPACE
 
 if TYPE_CHECKING:
@@ -144,25 +143,14 @@ def descriptor_name(text: str) -> str:
 
 def user(text: str) -> str:
     """A user of this machine, by name or by number."""
-    try:
-        pwd.getpwuid(int(text)) if _is_id(text) else pwd.getpwnam(text)
-    except KeyError:
-        raise ValueError("there is no such user; expected a name or a number of /etc/passwd") from None
+    find_user(text)
     return text
 
 
 def group(text: str) -> str:
     """A group of this machine, by name or by number."""
-    try:
-        grp.getgrgid(int(text)) if _is_id(text) else grp.getgrnam(text)
-    except KeyError:
-        raise ValueError("there is no such group; expected a name or a number of /etc/group") from None
+    find_group(text)
     return text
-
-
-def _is_id(text: str) -> bool:
-    """Whether it is a number that a user or a group may have: (uid_t) -1 is none."""
-    return bool(re.fullmatch("0|[1-9][0-9]{0,9}", text)) and int(text) < (1 << 32) - 1
 
 
 def device(text: str) -> str:

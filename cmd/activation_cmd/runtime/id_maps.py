@@ -41,18 +41,17 @@ def _write(path: str, mappings: list[tuple[int, int, int]]) -> None:
 def _run_helper(helper: str, pid: int, mappings: list[tuple[int, int, int]], own: int) -> None:
     command = [helper, *(str(number) for number in (pid, *(number for mapping in mappings for number in mapping)))]
     reading, writing = os.pipe()
-    try:
-        said = [(os.POSIX_SPAWN_DUP2, writing, 2)]
-        spawned = os.posix_spawnp(helper, command, os.environ, file_actions=said)
-    except FileNotFoundError:
-        os.close(reading)
-        raise BundleError(
-            f"linux.{helper[3:6]}Mappings take {helper} (of the package uidmap), which is not installed; "
-            f"expected it, or one mapping of size 1 to the hostID {own}"
-        ) from None
-    finally:
-        os.close(writing)
     with open(reading, errors="replace") as told:
+        try:
+            said = [(os.POSIX_SPAWN_DUP2, writing, 2)]
+            spawned = os.posix_spawnp(helper, command, os.environ, file_actions=said)
+        except FileNotFoundError:
+            raise BundleError(
+                f"linux.{helper[3:6]}Mappings take {helper} (of the package uidmap), which is not installed; "
+                f"expected it, or one mapping of size 1 to the hostID {own}"
+            ) from None
+        finally:
+            os.close(writing)
         why = " ".join(told.read().split()) or f"{helper} failed"
     if os.waitpid(spawned, 0)[1]:
         raise BundleError(f"linux.{helper[3:6]}Mappings: {why}; expected what /etc/sub{helper[3:6]} allows")

@@ -193,5 +193,5 @@ class _PidFile:
         os.close(self._file)
         try:
             os.unlink(self._new)
-        except FileNotFoundError:
-            pass
+        except OSError:
+            pass  # it has its name by now; or it cannot be removed, and there is more to be ended
