@@ -24,7 +24,7 @@ when it has ended. Either COMMAND, with the sockets of -l, or the services of sy
 EPILOG = """\
 Signals: SIGTERM, SIGINT and SIGHUP end what runs, by KillSignal= or SIGTERM, and remove the paths that were made; a
 second one ends it at once. SIGHUP reloads instead where a service says how. What it was started to ignore, as by nohup,
-it ignores; services hear every signal.
+it ignores; its services do not.
 
 Exit status: 0 when a signal ended it; 1 for an address, a unit or a service that fails; 2 for wrong usage; 126 if
 COMMAND may not run, 127 if there is none.
