@@ -11,7 +11,7 @@ demo: $(VENV)/demo.stamp
 	$(VENV)/bin/python examples/demo.py
 
 test: $(VENV)/test.stamp
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest $(TESTS)
 
 check: $(VENV)/check.stamp
 	$(VENV)/bin/ruff check .

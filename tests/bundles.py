@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from activation_cmd.runtime.spec import configuration
+from activation_cmd.minirunc.bundle.spec import configuration
 
 from .commands import SCRIPTS
 
@@ -139,5 +139,5 @@ def with_foobard(config: dict[str, Any]) -> None:
     paths = [path for path in sys.path if os.path.isdir(path) and not path.startswith("/usr/")]
     prefix = os.path.realpath(sys.base_prefix)
     config["mounts"] += [bind(path) for path in dict.fromkeys(paths) if not Path(path).is_relative_to(prefix)]
-    code = f"import sys; sys.path += {paths}; from activation_cmd.foobard import main; sys.exit(main())"
+    code = f"import sys; sys.path += {paths}; from activation_cmd.foobard.main import main; sys.exit(main())"
     config["process"]["args"] = python(code)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tests import bundles
 from tests.bundles import add_bundle, python
 from tests.commands import connect, echoed
-from tests.test_minirunc_notify import PRELUDE
+from tests.minirunc.test_notify_proxy import PRELUDE
 
 from .conftest import UNITS
 from .daemons import processes

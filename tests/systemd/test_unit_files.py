@@ -6,11 +6,11 @@ import math
 from typing import TYPE_CHECKING
 
 import pytest
-from activation_cmd.manager import values
-from activation_cmd.manager.command_lines import expand
-from activation_cmd.manager.environment import read_environment_files
-from activation_cmd.manager.load import load
-from activation_cmd.manager.results import EXIT_STATUSES, status
+from activation_cmd.socket_activate.units import values
+from activation_cmd.socket_activate.units.command_lines import expand
+from activation_cmd.socket_activate.units.environment import read_environment_files
+from activation_cmd.socket_activate.units.load import load
+from activation_cmd.socket_activate.units.results import EXIT_STATUSES, status
 
 from .manager import Manager, missing
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from activation_cmd.manager.model import Pair
+    from activation_cmd.socket_activate.units.model import Pair
 
 # A shell that reads a script keeps the arguments and the environment that it was started with where they can be read.
 TELL = "cat /proc/$$/cmdline\nprintf 'ENVIRONMENT\\0'\ncat /proc/$$/environ\nprintf END\n"

@@ -1,0 +1,7 @@
+"""``python -m activation_cmd.minirunc``."""
+
+import sys
+
+from .main import main
+
+sys.exit(main())

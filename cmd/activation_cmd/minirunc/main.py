@@ -1,0 +1,87 @@
+"""minirunc: a small OCI runtime that passes on the descriptors of an activation under their names.
+
+A demonstration of how a container runtime does it, not a sandbox for hostile code.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+
+import activation
+from activation_cmd.common.stdio import open_missing, reason, say
+
+from .arguments import UsageError, help_text, parse, usage
+from .bundle.values import BundleError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status: the container's, 1 for a failure, 2 for wrong usage."""
+    # A client is waiting for this start. Nothing that is loaded is garbage, so nothing is looked through for it.
+    gc.disable()
+    open_missing()
+    try:
+        name, options, operands = parse(sys.argv[1:] if argv is None else argv)
+        if name == "help":
+            print(help_text(*operands))
+            return 0
+        return _run(name, options, operands)
+    except UsageError as error:
+        if sys.stderr is not None:
+            print(usage(error.command), file=sys.stderr)
+        say("minirunc", str(error))
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except (OSError, BundleError, activation.ActivationError) as error:
+        say("minirunc", " ".join(reason(error).splitlines()))
+        return 1
+
+
+def _run(name: str, options: dict[str, str], operands: list[str]) -> int:
+    # Each command loads its own part only.
+    if name == "spec":
+        from .bundle import spec
+
+        return spec.write(options.get("bundle", "."), rootless="rootless" in options)
+    from .state import default_root
+
+    root = options["root"] if "root" in options else default_root()
+    if not root:
+        raise UsageError("--root is ''; expected a folder", name)
+    if name == "run":
+        from .run import run
+
+        return run(
+            root,
+            operands[0],
+            bundle=options.get("bundle", "."),
+            preserve_fds=_count(options.get("preserve-fds", "0")),
+            pid_file=options.get("pid-file", ""),
+            keep="keep" in options,
+            strict="strict" in options,
+        )
+    from . import manage
+
+    if name == "list":
+        form = options.get("format", "table")
+        if form not in ("table", "json"):
+            raise UsageError(f"--format is {form!r}; expected table or json", name)
+        return manage.show_list(root, form=form, quiet="quiet" in options)
+    if name == "state":
+        return manage.show_state(root, operands[0])
+    if name == "kill":
+        return manage.kill(root, operands[0], operands[1] if len(operands) > 1 else "TERM")
+    return manage.delete(root, operands[0], force="force" in options)
+
+
+def _count(text: str) -> int:
+    most = os.sysconf("SC_OPEN_MAX")
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= most):
+        raise UsageError(f"--preserve-fds is {text!r}; expected a number up to {most}", "run")
+    return int(text)

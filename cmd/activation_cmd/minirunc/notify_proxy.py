@@ -1,0 +1,101 @@
+"""What the container tells its service manager goes on to the one that minirunc has."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+import activation
+from activation_cmd.common.stdio import reason, say
+
+if TYPE_CHECKING:
+    import _socket
+
+LONGEST_MESSAGE: Final = 4096
+"""Bytes that systemd takes."""
+
+LAST_WORDS: Final = 5.0
+"""Seconds that the manager has to take in what was told last."""
+
+# The container's first process is its main process, whatever it says: its end is the container's end. And the number
+# that it would say is one of its own PID namespace.
+OURS: Final = ("MAINPID=", "MAINPIDFDID=")
+
+
+class NotifyProxy:
+    """Sends every message on as it is, in order, with its descriptors.
+
+    A barrier, too: it is answered when the manager has closed its copy of the descriptor, and not before.
+
+    Attributes:
+        announced: whether the manager knows the container's first process as the main process.
+    """
+
+    announced = False
+
+    def __init__(self, sock: _socket.socket, pid: int) -> None:
+        """Take over the socket, which was bound before there was time to load a receiver."""
+        self._receiver = activation.NotifyReceiver(fileno=sock.detach())
+        self._pid = pid
+        self._sending = trio.Lock()
+        self._complaint = ""
+
+    async def run(self) -> None:
+        """Send on what comes, until it is cancelled; finish() before, or a message may be lost."""
+        while True:
+            await trio.lowlevel.wait_readable(self._receiver)
+            await self._drain()
+
+    async def finish(self) -> None:
+        """Send on what is left, and take the main process back, so that the manager learns how the container ended."""
+        with trio.move_on_after(LAST_WORDS):
+            await self._drain()
+            if self.announced:
+                await self._tell((f"MAINPID={os.getpid()}",), [])
+
+    async def _drain(self) -> None:
+        async with self._sending:
+            while notification := self._receiver.receive_nowait():
+                await self._send_on(notification)
+
+    async def _send_on(self, notification: activation.Notification) -> None:
+        assignments = tuple(assignment for assignment in notification.assignments if _goes_on(assignment))
+        try:
+            if activation.READY in assignments and not self.announced:
+                await self._announce(assignments, notification.fds)
+            elif assignments:
+                await self._tell(assignments, notification.fds)
+        finally:
+            notification.close()
+
+    async def _announce(self, assignments: tuple[str, ...], fds: list[int]) -> None:
+        # In one message: with NotifyAccess=main, the next one would not be listened to; and who waits for READY=1 finds
+        # the main process known.
+        main = (f"MAINPID={self._pid}",)
+        if len("\n".join(main + assignments).encode(errors="surrogateescape")) <= LONGEST_MESSAGE:
+            self.announced = await self._tell(main + assignments, fds)
+        else:
+            await self._tell(assignments, fds)
+            self.announced = await self._tell(main, [])
+
+    async def _tell(self, assignments: tuple[str, ...], fds: list[int]) -> bool:
+        """Tell the manager, in a thread: one that does not read must not hold up the signals."""
+        tell = partial(activation.notify, *assignments, fds=fds)
+        try:
+            try:
+                return await trio.to_thread.run_sync(tell, abandon_on_cancel=True)
+            except RuntimeError:  # there can be no more threads
+                return tell()
+        except (OSError, ValueError, activation.ActivationError) as error:
+            if reason(error) != self._complaint:
+                self._complaint = reason(error)
+                say("minirunc", self._complaint)
+            return False
+
+
+def _goes_on(assignment: str) -> bool:
+    name, equals, _ = assignment.partition("=")
+    return bool(name and equals) and not assignment.startswith(OURS)

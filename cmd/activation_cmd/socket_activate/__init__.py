@@ -1,0 +1,12 @@
+"""socket-activate: systemd's socket units without systemd.
+
+Texts come in, running services go out. Read the rooms in the order in which a run passes through them:
+
+1. ``units``: from unit files to a model.
+2. ``sockets``: from the model to descriptors.
+3. ``processes``: from descriptors to processes.
+4. ``services``: the life of a service.
+
+``main`` parses the command line. ``command_line`` makes a model of addresses and a COMMAND instead of unit files.
+``run`` runs all units; ``once`` becomes COMMAND instead, and ``check`` only tells what a run would do.
+"""

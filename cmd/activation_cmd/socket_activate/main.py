@@ -1,0 +1,246 @@
+"""socket-activate: systemd's socket units without systemd, from addresses or unit files."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from activation_cmd.common.stdio import open_missing, reason, say
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Mapping, Sequence
+
+    from .processes.executor import Executor
+    from .units.model import Kind, Pair
+
+PROGRAM = "socket-activate"
+
+DESCRIPTION = """\
+Make listening sockets, and start a program with them when the first client comes; start it again for the next client
+when it has ended. Either COMMAND, with the sockets of -l, or the services of systemd's socket units."""
+
+EPILOG = """\
+Signals: SIGTERM, SIGINT and SIGHUP end what runs, by KillSignal= or SIGTERM, and remove the paths that were made; a
+second one ends it at once. SIGHUP reloads instead where a service says how. What it was started to ignore, as by nohup,
+it ignores; its services do not.
+
+Exit status: 0 when a signal ended it; 1 for an address, a unit or a service that fails; 2 for wrong usage; 126 if
+COMMAND may not run, 127 if there is none.
+
+Differences from systemd-socket-activate: the environment is passed on (--clean-env: TERM, PATH, USER and HOME alone),
+with INVOCATION_ID, SYSTEMD_EXEC_PID and NOTIFY_SOCKET; COMMAND is a child and is started again for the next client
+(--once: this process becomes it); standard input is /dev/null; host names are addresses, too; paths are removed at the
+end, and one that is in use is refused; what --accept passes is named connection and comes with REMOTE_ADDR and
+REMOTE_PORT. --setenv, --fdname, --inetd, --accept, --datagram and --seqpacket are the same there."""
+
+
+class _ExitError(Exception):
+    """The command cannot go on, and has said why."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    if sys.platform != "linux":
+        say(PROGRAM, "it needs Linux: epoll, memfd_create and subreapers")
+        return 1
+    open_missing()
+    try:
+        # Whatever takes time is loaded in here, where an interrupt is no traceback.
+        from .processes.executor import Executor
+
+        # Before anything large is imported: what is forked from it is to be small.
+        with Executor() as executor:
+            return _run(argv, executor)
+    except _ExitError as end:
+        return end.status
+    except (OSError, ValueError) as error:
+        say(PROGRAM, reason(error))
+        return 1
+    except KeyboardInterrupt:
+        return 130  # before the signals are heard
+
+
+def _run(argv: Sequence[str] | None, executor: Executor) -> int:
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    files = [] if arguments.listen else _files(parser, arguments)
+    try:
+        _check_usage(arguments, files)
+    except ValueError as error:
+        parser.error(str(error))
+    pairs, environment = _of_files(parser, files, arguments) if files else _of_addresses(parser, arguments)
+    if arguments.check:
+        from .check import describe
+
+        print(*describe(pairs, environment), sep="\n")
+        return 0
+    if arguments.once:
+        from . import once
+
+        executor.close()  # a COMMAND expects no children that it did not start
+        return once.run(pairs[0], environment, now=arguments.now, inetd=arguments.inetd)
+    import trio
+
+    from .run import Options, run
+
+    options = Options(
+        now=arguments.now,
+        environment=environment,
+        directory="/" if files else None,
+        as_units=bool(files),
+        watch=arguments.watch,
+    )
+    try:
+        return trio.run(run, executor, pairs, options)
+    except ExceptionGroup as group:
+        if known := group.subgroup((OSError, ValueError)):
+            say(PROGRAM, reason(known))
+            return 1
+        raise
+
+
+def _parser() -> argparse.ArgumentParser:
+    import argparse
+
+    from activation_cmd.common.addresses import FORMS
+
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s [OPTION ...] -l ADDR [-l ADDR ...] [--] COMMAND [ARGUMENT ...]\n"
+        "       %(prog)s [OPTION ...] FILE.socket ...",
+    )
+    add = parser.add_argument_group("addresses").add_argument
+    add("-l", "--listen", action="append", metavar="ADDR", type=_listen(None), help=f"where to listen: {FORMS}")
+    others: list[tuple[str, Kind, str]] = [
+        ("datagram", "datagram", "the same for a socket of datagrams, beside others"),
+        ("sequential-packet", "seqpacket", "the same for a socket of sequential packets, beside others"),
+        ("fifo", "fifo", "a path for a FIFO"),
+    ]
+    for option, kind, explanation in others:
+        add(f"--listen-{option}", dest="listen", action="append", metavar="ADDR", type=_listen(kind), help=explanation)
+    add("-d", "--datagram", action="store_true", help="--listen makes sockets for datagrams")
+    add("--seqpacket", action="store_true", help="--listen makes sockets for sequential packets")
+    add("-a", "--accept", action="store_true", help="accept, and start a COMMAND for each connection")
+    add("--fdname", metavar="NAME[:NAME...]", help="the sockets' names, in order, or one for all")
+    add("--inetd", action="store_true", help="pass the one socket as standard input and output")
+    add("--once", action="store_true", help="this process becomes COMMAND, and nothing starts it again")
+    add("rest", nargs=argparse.REMAINDER, metavar="COMMAND", help=argparse.SUPPRESS)
+    add = parser.add_argument_group("addresses and unit files").add_argument
+    add("--now", action="store_true", help="start at once, not when the first client comes")
+    add(
+        "-E", "--setenv", action="append", default=[], metavar="NAME[=VALUE]", help="set a variable for what is started"
+    )
+    add("--clean-env", action="store_true", help="pass on no more of the environment than systemd does")
+    add(
+        "--watch",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="restart what runs when PATH, or a file in it, changes",
+    )
+    add("--check", action="store_true", help="only say what would be done")
+    return parser
+
+
+def _listen(kind: Kind | None) -> Callable[[str], tuple[Kind | None, str]]:
+    return lambda text: (kind, text)
+
+
+def _files(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> list[str]:
+    """The unit files; options may stand between them and after them."""
+    files: list[str] = []
+    while arguments.rest:
+        first, *others = arguments.rest
+        if first == "--":
+            return [*files, *others]
+        files.append(first)
+        arguments.rest = []
+        parser.parse_args(others, arguments)
+    return files
+
+
+def _check_usage(arguments: argparse.Namespace, files: Sequence[str]) -> None:
+    """Refuse what cannot go together.
+
+    Raises:
+        ValueError: something does not.
+    """
+    if not files and not arguments.listen:
+        raise ValueError("expected -l ADDR and a COMMAND, or unit files")
+    if files and arguments.listen:
+        raise ValueError("-l goes with a COMMAND, not with unit files")
+    for option in ("datagram", "seqpacket", "accept", "fdname", "inetd", "once"):
+        if files and getattr(arguments, option):
+            raise ValueError(f"--{option} goes with -l; unit files say that themselves")
+    if arguments.datagram and arguments.seqpacket:
+        raise ValueError("--datagram and --seqpacket are two kinds; expected one, or --listen-datagram=ADDR for some")
+    kinds = {kind or ("datagram" if arguments.datagram else "stream") for kind, _ in arguments.listen or []}
+    if arguments.accept and kinds & {"datagram", "fifo"}:
+        raise ValueError("datagrams and FIFOs have no connections to --accept")
+    if arguments.once and arguments.watch:
+        raise ValueError("with --once there is nobody to --watch; expected one of them")
+    if arguments.accept and arguments.once:
+        raise ValueError("--accept starts a COMMAND for each connection, --once only one; expected one of them")
+    if arguments.inetd and len(arguments.listen or []) != 1:
+        raise ValueError(f"--inetd passes one socket, not {len(arguments.listen)}")
+    if arguments.watch and not _is_installed("watchfiles"):
+        raise ValueError("--watch needs watchfiles; install it with: pip install 'trio-activation[watch]'")
+    for path in arguments.watch:
+        if not os.path.exists(path):
+            raise ValueError(f"--watch {path}: there is no such file")
+
+
+def _is_installed(module: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(module) is not None
+
+
+def _of_addresses(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace
+) -> tuple[list[Pair], Mapping[str, str]]:
+    from . import command_line
+
+    command = arguments.rest[1:] if arguments.rest[:1] == ["--"] else arguments.rest
+    usual: Kind = "datagram" if arguments.datagram else "seqpacket" if arguments.seqpacket else "stream"
+    try:
+        if not command:
+            raise ValueError("there is no COMMAND to start")
+        listens = command_line.listens([(kind or usual, text) for kind, text in arguments.listen])
+        names = command_line.names(arguments.fdname, len(listens))
+        environment = command_line.environment(arguments.setenv, clean=arguments.clean_env)
+    except ValueError as error:
+        parser.error(str(error))
+    import shutil
+
+    if not shutil.which(command[0], path=environment.get("PATH", os.defpath)):
+        found = os.path.exists(command[0])
+        say(PROGRAM, f"{command[0]}: {'it may not run' if found else 'there is no such program'}")
+        raise _ExitError(126 if found else 127)
+    return [command_line.pair(listens, names, command, accept=arguments.accept, inetd=arguments.inetd)], environment
+
+
+def _of_files(
+    parser: argparse.ArgumentParser, files: Sequence[str], arguments: argparse.Namespace
+) -> tuple[list[Pair], Mapping[str, str]]:
+    from . import command_line
+    from .units.load import load
+
+    try:
+        environment = command_line.unit_environment(arguments.setenv, clean=arguments.clean_env)
+    except ValueError as error:
+        parser.error(str(error))
+    pairs, problems = load(files)
+    for problem in problems:
+        say(PROGRAM, f"{problem.where}: {problem.level}: {problem.message}")
+    if any(problem.level == "error" for problem in problems):
+        raise _ExitError(1)
+    return pairs, environment

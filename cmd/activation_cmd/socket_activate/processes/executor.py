@@ -1,0 +1,232 @@
+"""A small process that forks what becomes services, and outlives socket-activate by a moment.
+
+As systemd has systemd-executor: an exec has to take down the memory of what it replaces, and that of an event loop
+takes longer than all else between a client and the first byte of a small server. So the executor is forked before
+anything large is imported, and each service is forked from it. Its children are not its own for long: their parent
+ends at once, so they come to socket-activate, the nearest subreaper, which hears of their end.
+
+If socket-activate is killed, the executor sees its socket closed by the kernel. It ends what runs and removes what was
+made in the file system.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import gc
+import marshal
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from activation_cmd.common import leftovers
+
+from . import table
+from .execute import CHOICE, Start, become
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Self
+
+IDENTITY = "INVOCATION_ID"
+"""The variable that is another one for each start, and that everything which a service starts inherits."""
+
+_SEPARATOR = "\0"
+_LONGEST_MESSAGE = 1 << 18
+_MOST_DESCRIPTORS = 253  # in one message, the kernel's SCM_MAX_FD
+_HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Executor:
+    """socket-activate's end. Leaving the block ends the process, which by then has nothing left to do."""
+
+    def __init__(self) -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self.pid = os.fork()
+            if not self.pid:
+                self._socket.close()
+                _Process(theirs).run()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it."""
+        self._socket.close()
+        try:
+            os.waitpid(self.pid, 0)
+        except ChildProcessError:
+            pass  # somebody ended it before
+
+    def announce(self, kind: str, path: str, identity: str) -> None:
+        """Tell of something in the file system: before it is made, and after that once more with its identity."""
+        self._tell("node", kind, path, identity)
+
+    def release(self, session: int) -> None:
+        """Tell that no process of a session is left; its number may be another's from now on."""
+        self._tell("release", str(session))
+
+    def fork(self, channel: socket.socket, starts: Sequence[Start], *, at_once: bool) -> tuple[int, int]:
+        """Fork what becomes one of the starts: see :func:`execute.become`.
+
+        What is to be ended if socket-activate is killed is the child's session, and all that has an INVOCATION_ID of
+        these starts in its environment.
+
+        Returns:
+            The child's number, and the descriptor of the order, which the caller closes; it begins with the CHOICE.
+
+        Raises:
+            OSError: there are too many processes, or descriptors, or the executor was killed.
+        """
+        descriptors = sorted(set[int]().union(*(start.descriptors() for start in starts)))
+        numbers = {descriptor: index for index, descriptor in enumerate(descriptors)}
+        order = os.memfd_create("order")
+        try:
+            plain = [tuple(start.renumbered(numbers)) for start in starts]
+            os.write(order, CHOICE.pack(0) + marshal.dumps([at_once, _plain(plain)]))
+            identities = [f"{IDENTITY}={start.environment[IDENTITY]}" for start in starts]
+            message = os.fsencode(_SEPARATOR.join(["fork", str(2 + len(descriptors)), *identities]))
+            sent = [order, channel.fileno(), *descriptors]
+            for begin in range(0, len(sent), _MOST_DESCRIPTORS):
+                chunk = sent[begin : begin + _MOST_DESCRIPTORS]
+                socket.send_fds(self._socket, [message], chunk)
+            answer = int(self._socket.recv(_LONGEST_MESSAGE) or -errno.EPIPE)  # nothing: it was ended meanwhile
+            if answer < 0:
+                raise OSError(-answer, os.strerror(-answer))
+        except BaseException:
+            os.close(order)
+            raise
+        return answer, order
+
+    def _tell(self, *words: str) -> None:
+        try:
+            self._socket.send(os.fsencode(_SEPARATOR.join(words)))
+        except OSError:
+            pass  # it was killed; what is left of its work is done where the block is left
+
+
+def _plain(value: Any) -> Any:
+    """The same in types that marshal knows."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return dict(value) if isinstance(value, dict) else value
+
+
+def _reset_signals() -> None:
+    """Let every signal do what it does by default, whatever nohup or a shell's background had it do, and come.
+
+    Those that would end this process are held back. A child that is sent one before it lets them come does not lose it.
+    """
+    for number in signal.valid_signals():
+        # What Python has ignored from its start it gives back with the exec; here it is of use.
+        if number not in (signal.SIGPIPE, signal.SIGXFSZ) and signal.getsignal(number) not in (signal.SIG_DFL, None):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, _HELD_BACK)
+
+
+class _Process:
+    """The executor's own side."""
+
+    def __init__(self, orders: socket.socket) -> None:
+        self._orders = orders
+        self._sessions: dict[int, frozenset[bytes]] = {}
+        self._nodes: dict[tuple[str, str], str] = {}
+        self._received: list[int] = []
+
+    def run(self) -> NoReturn:
+        try:
+            # Away from the terminal and its signals.
+            os.setsid()
+            _reset_signals()
+            gc.disable()  # a collection would touch, and so copy, all that the children share
+            try:
+                while self._obey():
+                    pass
+            except OSError:
+                pass  # socket-activate was killed while it was answered
+            self._clean_up()
+        finally:
+            os._exit(0)
+
+    def _obey(self) -> bool:
+        """Take a message; return whether there was one."""
+        message, ancillary, _, _ = self._orders.recvmsg(
+            _LONGEST_MESSAGE, socket.CMSG_SPACE(4 * _MOST_DESCRIPTORS), socket.MSG_CMSG_CLOEXEC
+        )
+        what, *words = os.fsdecode(message).split(_SEPARATOR)
+        if what == "fork":
+            for _, _, data in ancillary:
+                self._received += array.array("i", data)
+            if len(self._received) == int(words[0]):
+                self._fork(frozenset(map(os.fsencode, words[1:])))
+        elif what == "node":
+            kind, path, identity = words
+            self._nodes[kind, path] = identity
+        elif what == "release":
+            self._sessions.pop(int(words[0]), None)
+        return bool(message)
+
+    def _fork(self, identities: frozenset[bytes]) -> None:
+        try:
+            pid = self._forked(*self._received)
+            self._sessions[pid] = identities
+        except OSError as error:
+            pid = -(error.errno or errno.EAGAIN)
+        finally:
+            while self._received:
+                os.close(self._received.pop())
+        self._orders.send(str(pid).encode())
+
+    def _forked(self, order: int, channel: int, *descriptors: int) -> int:
+        """Fork twice: the child's parent ends at once, and socket-activate becomes it."""
+        told, tell = os.pipe()
+        try:
+            parent = os.fork()
+            if not parent:
+                self._fork_child(tell, order, channel, descriptors)
+            os.close(tell)
+            tell = -1
+            os.waitpid(parent, 0)
+            return int(os.read(told, 100) or -errno.EAGAIN)
+        finally:
+            os.close(told)
+            if tell >= 0:
+                os.close(tell)
+
+    def _fork_child(self, tell: int, order: int, channel: int, descriptors: Sequence[int]) -> NoReturn:
+        try:
+            if pid := os.fork():
+                os.write(tell, str(pid).encode())
+                os._exit(0)
+            os.close(tell)
+            os.setsid()
+            self._orders.close()
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            at_once, starts = marshal.loads(os.pread(order, os.fstat(order).st_size, CHOICE.size))  # noqa: S302
+            numbers = dict(enumerate(descriptors))
+            renumbered = [Start(*start).renumbered(numbers) for start in starts]
+            become(socket.socket(fileno=channel), order, renumbered, at_once=at_once)
+        finally:
+            os._exit(1)
+
+    def _clean_up(self) -> None:
+        told: set[int] = set()
+        while left := self._members() - told:  # what has just been forked shows the next time
+            for pid in left:
+                table.send(pid, signal.SIGTERM)
+            told |= left
+        for (kind, path), identity in reversed(self._nodes.items()):
+            leftovers.remove_stale(kind, path, identity)
+
+    def _members(self) -> set[int]:
+        identities = frozenset[bytes]().union(*self._sessions.values())
+        return {
+            found.pid
+            for found in (table.running() if self._sessions else ())
+            if found.session in self._sessions or identities & table.environment(found.pid)
+        }

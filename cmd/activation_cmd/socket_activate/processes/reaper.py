@@ -1,0 +1,130 @@
+"""The end of every child, and of what services leave behind when they end: socket-activate adopts and ends it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from activation_cmd.common.stdio import reason, say
+
+from . import launch, table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .execute import Start
+    from .executor import Executor
+    from .launch import Child, Ending
+
+_PAUSE = 1.0
+"""Seconds until the next try where there can be no more processes now."""
+
+_PATIENCE = 10.0
+"""Seconds that a process has to end after SIGTERM of which no unit says more."""
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+@attrs.define(eq=False)
+class Reaper:
+    """Starts children and tells when they end. Only this may reap in this process.
+
+    Attributes:
+        disabled: the executor was ended, and nothing can be started any more.
+    """
+
+    executor: Executor
+    disabled: bool = attrs.field(default=False, init=False)
+    # Whoever became socket-activate may have had children before: they are nobody's to end here.
+    _inherited: set[int] = attrs.field(factory=set, init=False)
+    _children: dict[int, Ending] = attrs.field(factory=dict, init=False)
+
+    def fork(self, starts: Sequence[Start], *, at_once: bool) -> Child:
+        """As :func:`launch.fork`."""
+        try:
+            child = launch.fork(starts, self.executor, at_once=at_once)
+        except (BrokenPipeError, ConnectionResetError):
+            if not self.disabled:
+                say("socket-activate", "its executor was ended, without which nothing can be started; all is ended")
+                self.disabled = True
+                signal.raise_signal(signal.SIGTERM)
+            raise
+        self._children[child.pid] = child
+        return child
+
+    async def fork_patiently(self, starts: Sequence[Start], *, at_once: bool) -> Child | None:
+        """The same, as soon as there can be one more process; None if there can be no more."""
+        while True:
+            try:
+                return self.fork(starts, at_once=at_once)
+            except (BrokenPipeError, ConnectionResetError):
+                return None
+            except OSError as error:
+                say("socket-activate", f"nothing can be started now: {reason(error)}")
+                await trio.sleep(_PAUSE)
+
+    async def end_of(self, pid: int) -> Ending:
+        """Wait for the end of a process that need not be a child; how it ended is known only if it is one by then."""
+        ending = self._children.setdefault(pid, launch.Ending())
+        await gone(pid)
+        if (left := table.process(pid)) and left.parent == os.getpid():
+            await ending.exited.wait()
+        self._children.pop(pid, None)
+        return ending
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Reap, until cancelled."""
+        # Processes that lost their parents come to this one, and do not outlive it unseen. prctl(2)
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self._inherited = {found.pid for found in table.descendants(os.getpid())}
+        with trio.open_signal_receiver(signal.SIGCHLD) as signals:
+            task_status.started()
+            async for _ in signals:
+                while self._reap():
+                    pass
+
+    def _reap(self) -> bool:
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            return False
+        if ended is None:
+            return False
+        self._inherited.discard(ended.si_pid)
+        if child := self._children.pop(ended.si_pid, None):
+            child.status = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+            child.core = ended.si_code == os.CLD_DUMPED
+            child.exited.set()
+        return True
+
+    async def end_orphans(self) -> None:
+        """End what services have left that could not be told to be theirs."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with trio.move_on_after(_PATIENCE):
+                while left := [found.pid for found in table.descendants(os.getpid(), self._inherited)]:
+                    for pid in left:
+                        table.send(pid, number)
+                    for pid in left:
+                        await gone(pid)
+
+
+async def gone(pid: int) -> None:
+    """Wait for the end of a process that need not be a child."""
+    await trio.lowlevel.checkpoint()
+    while True:
+        try:
+            pidfd = os.pidfd_open(pid)
+            break
+        except ProcessLookupError:
+            return
+        except OSError:  # there are no descriptors left
+            await trio.sleep(_PAUSE)
+    try:
+        await trio.lowlevel.wait_readable(pidfd)
+    finally:
+        os.close(pidfd)

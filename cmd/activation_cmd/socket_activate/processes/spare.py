@@ -1,0 +1,84 @@
+"""The one child that waits for clients: of all services that do not run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from activation_cmd.common.stdio import say
+
+from .launch import Child
+
+if TYPE_CHECKING:
+    from .execute import Start
+    from .reaper import Reaper
+
+_PAUSE = 1.0
+"""Seconds until the next child where somebody ended one."""
+
+
+@attrs.define(eq=False)
+class Spare:
+    """Keeps a child waiting, and tells each service of the one that has become it."""
+
+    reaper: Reaper
+    _waiting: dict[int, tuple[Start, trio.MemorySendChannel[Child | None]]] = attrs.field(factory=dict, init=False)
+    _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _patience: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    _closed: bool = attrs.field(default=False, init=False)
+
+    async def client_comes(self, start: Start) -> Child | None:
+        """Wait for a client; return the child that serves it. None when there is no more waiting."""
+        if self._closed:
+            return None
+        send, receive = trio.open_memory_channel[Child | None](1)
+        self._waiting[id(start)] = start, send
+        self._changed.set()
+        return await receive.receive()
+
+    def close(self) -> None:
+        """No more clients start anything. Who has come already is told before :meth:`run` ends."""
+        self._closed = True
+        self._changed.set()
+        self._patience.cancel()
+
+    async def run(self) -> None:
+        """Keep a child waiting until closed."""
+        while not self._closed:
+            self._changed = trio.Event()
+            if not self._waiting:
+                await self._changed.wait()
+                continue
+            child = None
+            with trio.CancelScope() as self._patience:
+                child = await self.reaper.fork_patiently([start for start, _ in self._waiting.values()], at_once=False)
+            if child is None:
+                break
+            await self._settled(child)
+            if child.start:
+                _, send = self._waiting.pop(id(child.start))
+                send.send_nowait(child)
+                continue
+            await child.exited.wait()
+            self.reaper.executor.release(child.pid)
+            if child.failure:
+                say("socket-activate", child.failure)
+            if not self._changed.is_set():
+                await trio.sleep(_PAUSE)  # somebody else ended it
+        self._closed = True
+        for _, send in self._waiting.values():
+            send.send_nowait(None)
+        self._waiting.clear()
+
+    async def _settled(self, child: Child) -> None:
+        async with trio.open_nursery() as nursery:
+
+            async def dismiss_when_changed() -> None:
+                await self._changed.wait()
+                child.dismiss()
+
+            nursery.start_soon(dismiss_when_changed)
+            await child.settled()
+            nursery.cancel_scope.cancel()

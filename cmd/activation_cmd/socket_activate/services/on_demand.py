@@ -1,0 +1,188 @@
+"""A service that its sockets bring to life: when a client comes, when it is to restart, and when it is given up."""
+
+from __future__ import annotations
+
+import select
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from activation_cmd.socket_activate.units.results import outcome, restarts
+
+from .limits import RateLimit
+from .service import reloads
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from activation_cmd.socket_activate.processes.launch import Child
+    from activation_cmd.socket_activate.processes.spare import Spare
+    from activation_cmd.socket_activate.sockets.making import MadeSockets
+    from activation_cmd.socket_activate.units.model import SocketUnit
+    from activation_cmd.socket_activate.units.results import End
+
+    from .life import Life
+    from .service import Service
+
+FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0
+"""Seconds before a client may start a command again that failed, doubled each time."""
+
+
+@attrs.define(eq=False)
+class OnDemand:
+    """One service from the making of its sockets to their end.
+
+    Attributes:
+        patient: the command of a command line: nothing says how it should restart, so one that fails is started
+            more and more slowly, and only starts that leave a client waiting count as too many.
+        failed: it was given up, and its sockets are closed.
+    """
+
+    service: Service
+    socket: SocketUnit
+    sockets: MadeSockets
+    triggers: Sequence[int]
+    spare: Spare
+    patient: bool
+    failed: bool = attrs.field(default=False, init=False)
+    _delay: float = attrs.field(default=0.0, init=False)
+    _triggered: RateLimit = attrs.field(init=False)
+    _started: RateLimit = attrs.field(init=False)
+    _stopping: bool = attrs.field(default=False, init=False)
+    _killing: bool = attrs.field(default=False, init=False)
+    _again: bool = attrs.field(default=False, init=False)
+    _pause: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        unit = self.service.unit
+        self._triggered = RateLimit(self.socket.trigger_limit_interval, self.socket.trigger_limit_burst)
+        self._started = RateLimit(unit.start_limit_interval, unit.start_limit_burst)
+
+    async def run(self, *, now: bool) -> None:
+        """Start it ``now`` or for the first client, and again, until stopped or given up."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.service.store.watch)
+            while not self._stopping:
+                child = await self._started_now() if now else await self._started_by_client()
+                if child is None:
+                    break
+                self._started.count()
+                self._catch_up(self.service.begin(child))
+                end = await self.service.live()
+                now = await self._rest(child, end)
+            nursery.cancel_scope.cancel()
+
+    @property
+    def reloads(self) -> bool:
+        """Whether its unit says how."""
+        return reloads(self.service.unit)
+
+    def stop(self) -> None:
+        """Stop it, and start it no more."""
+        self._stopping = True
+        self._pause.cancel()
+        if self.service.life:
+            self.service.life.stop()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._killing = True
+        self.stop()
+        if self.service.life:
+            self.service.life.kill()
+
+    def _catch_up(self, life: Life) -> None:
+        """Do what was asked just as the client came."""
+        if self._killing:
+            life.kill()
+        elif self._stopping:
+            life.stop()
+
+    def reload(self) -> None:
+        """Let it read its configuration again, if it runs."""
+        if self.service.life:
+            self.service.life.reload()
+
+    def restart(self) -> None:
+        """Stop it and start it again, if it runs; its clients wait meanwhile."""
+        if self.service.life:
+            self._again = True
+            self._started.reset()  # who asked for it knows how often
+            self.service.life.stop()
+
+    async def _started_now(self) -> Child | None:
+        if self._started.exhausted_until() > trio.current_time():
+            self._give_up(f"it was started {self._started}")
+            return None
+        child = None
+        with trio.CancelScope() as self._pause:
+            child = await self.service.surroundings.reaper.fork_patiently([self.service.start()], at_once=True)
+        if child:
+            self.service.say(f"started {self.service.unit.exec_start.program}, pid {child.pid}")
+        return child
+
+    async def _started_by_client(self) -> Child | None:
+        limit = max(self._triggered, self._started, key=RateLimit.exhausted_until)
+        with trio.CancelScope(deadline=limit.exhausted_until()) as self._pause:
+            await self._readable()
+            self._give_up(f"clients started it {limit}")
+        if self.failed or self._stopping:
+            return None
+        child = await self.spare.client_comes(self.service.start(self.triggers))
+        if child:
+            self._triggered.count()
+            self.service.say(f"a client came; started {self.service.unit.exec_start.program}, pid {child.pid}")
+        return child
+
+    async def _readable(self) -> None:
+        async with trio.open_nursery() as nursery:
+
+            async def watch(number: int) -> None:
+                await trio.lowlevel.wait_readable(number)
+                nursery.cancel_scope.cancel()
+
+            for number in self.triggers:
+                nursery.start_soon(watch, number)
+
+    def _give_up(self, why: str) -> None:
+        self.service.say(f"{why}; given up, and its sockets are closed")
+        self.failed = True
+        self.sockets.close()
+
+    async def _rest(self, child: Child, end: End) -> bool:
+        """What lies between an end and the next start; return whether that is to be at once."""
+        assert child.status is not None
+        ended = f"pid {child.pid} {outcome(child.status)}"
+        if end.result not in ("success", "exit-code", "signal"):
+            ended += f" ({end.result})"
+        if self._stopping:
+            self.service.say(ended)
+            return False
+        unit, pause = self.service.unit, 0.0
+        now = self._again or restarts(unit, end)
+        if self._again:
+            then = "it is started again"
+        elif now:
+            pause = float("inf") if unit.restart_sec is None else unit.restart_sec
+            then = f"Restart={unit.restart} starts it again in {pause:g} s"
+        else:
+            then = "the next client starts it again"
+            self.service.store.clear()
+            if self.patient:
+                failed = end.result != "success"
+                pause = self._delay = min(max(FIRST_DELAY, 2 * self._delay), LONGEST_DELAY) if failed else 0.0
+                then += f", in {pause:g} s at the earliest" if pause else ""
+                if not self._client_waits():
+                    self._triggered.reset()
+        self._again = False
+        self.service.say(f"{ended}; {then}")
+        with trio.CancelScope(deadline=trio.current_time() + pause) as self._pause:
+            await trio.sleep_forever()
+        return now
+
+    def _client_waits(self) -> bool:
+        poll = select.poll()
+        for number in self.triggers:
+            poll.register(number, select.POLLIN)
+        return bool(poll.poll(0))

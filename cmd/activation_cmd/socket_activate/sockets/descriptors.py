@@ -1,0 +1,155 @@
+"""What each Listen...= directive of systemd.socket(5) opens; everything close-on-exec and blocking."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import socket
+import stat
+from typing import TYPE_CHECKING
+
+from activation_cmd.common import message_queue
+from activation_cmd.common.addresses import find, parse
+from activation_cmd.common.stdio import reason, say
+from activation_cmd.socket_activate.units.values import INT_MAX
+
+from .options import AF_NETLINK, set_before_binding, set_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from activation_cmd.socket_activate.units.model import Kind, Listen, SocketUnit
+
+    from .nodes import Nodes
+
+TYPES: Mapping[str, socket.SocketKind] = {
+    "stream": socket.SOCK_STREAM,
+    "datagram": socket.SOCK_DGRAM,
+    "seqpacket": socket.SOCK_SEQPACKET,
+}
+
+# netlink(7), by the names that systemd has for them.
+NETLINK_FAMILIES = {
+    "route": 0,
+    "firewall": 3,
+    "inet-diag": 4,
+    "nflog": 5,
+    "xfrm": 6,
+    "selinux": 7,
+    "iscsi": 8,
+    "audit": 9,
+    "fib-lookup": 10,
+    "connector": 11,
+    "netfilter": 12,
+    "ip6-fw": 13,
+    "dnrtmsg": 14,
+    "kobject-uevent": 15,
+    "generic": 16,
+    "scsitransport": 18,
+    "ecryptfs": 19,
+}
+
+
+def _open_socket(unit: SocketUnit, listen: Listen, nodes: Nodes) -> int:
+    text, kind = listen.text, TYPES[listen.kind]
+    try:
+        family, where = find(parse(text), kind, socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        message = f"{text!r} has no number for its host, or no such interface; expected v4:port or [v6]:port"
+        raise ValueError(message) from None
+    if kind == socket.SOCK_SEQPACKET and family != socket.AF_UNIX:
+        raise ValueError(f"{text!r} has no sequential packets; expected a path or @abstract")
+    with socket.socket(family, kind) as sock:
+        set_before_binding(sock, unit)
+        set_options(sock, unit)
+        if family == socket.AF_UNIX and where[0] != "\0":
+            nodes.bind(sock, where)
+        else:
+            sock.bind(where)
+        if kind != socket.SOCK_DGRAM:
+            # The last step: no client comes before the rest is as it should be. The kernel lowers the number anyway.
+            sock.listen(min(unit.backlog, INT_MAX))
+        return sock.detach()
+
+
+def _open_netlink(unit: SocketUnit, listen: Listen, _nodes: Nodes) -> int:
+    family, _, group = listen.text.partition(" ")
+    protocol = NETLINK_FAMILIES.get(family, _number(family, 1 << 16))
+    groups = _number(group.strip() or "0", 1 << 32)
+    if protocol is None or groups is None:
+        expected = f"a family ({', '.join(NETLINK_FAMILIES)} or a number) and a number for its multicast groups"
+        raise ValueError(f"{listen.text!r} is no netlink address; expected {expected}")
+    with socket.socket(AF_NETLINK, socket.SOCK_RAW, protocol) as sock:
+        set_before_binding(sock, unit)
+        set_options(sock, unit)
+        sock.bind((0, groups))
+        return sock.detach()
+
+
+def _number(text: str, end: int) -> int | None:
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) <= 10 else end
+    return number if number < end else None
+
+
+def _open_fifo(unit: SocketUnit, listen: Listen, nodes: Nodes) -> int:
+    nodes.make_fifo(listen.text)
+    descriptor = _open_path(listen.text, os.O_RDWR)  # a writer of its own: it does not end with its last client
+    if unit.pipe_size is not None:
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, min(unit.pipe_size, INT_MAX))
+        except OSError as error:
+            say("socket-activate", f"{unit.name}: PipeSize={unit.pipe_size} cannot be set: {reason(error)}")
+    return descriptor
+
+
+def _open_special(unit: SocketUnit, listen: Listen, _nodes: Nodes) -> int:
+    descriptor = _open_path(listen.text, os.O_RDWR if unit.writable else os.O_RDONLY)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not (stat.S_ISCHR(mode) or stat.S_ISREG(mode)):
+            raise ValueError(f"{listen.text!r} is no special file; expected a character device or a file as in /proc")
+        _check_pollable(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _open_path(path: str, flags: int) -> int:
+    # Without O_NONBLOCK, the opening itself would wait at some devices.
+    descriptor = os.open(path, flags | os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    os.set_blocking(descriptor, True)
+    return descriptor
+
+
+def _check_pollable(descriptor: int) -> None:
+    if hasattr(select, "epoll"):
+        with select.epoll() as poll:
+            try:
+                poll.register(descriptor)
+            except PermissionError as error:
+                text = "nobody can wait until it can be read; expected a file that epoll(7) supports"
+                raise PermissionError(error.errno, text) from error
+
+
+def _open_queue(unit: SocketUnit, listen: Listen, nodes: Nodes) -> int:
+    name, maximum, size = listen.text, unit.message_queue_max_messages, unit.message_queue_message_size
+    if (maximum is None) != (size is None):
+        raise ValueError("MessageQueueMaxMessages= and MessageQueueMessageSize= go together; expected both or neither")
+    if name[:1] != "/" or "/" in name[1:] or len(name) < 2:
+        raise ValueError(f"{name!r} is no message queue's name; expected a slash and no other: /name")
+    nodes.make_queue(name, maximum, size)
+    return message_queue.open(name, os.O_RDONLY)
+
+
+OPENERS: Mapping[Kind, Callable[[SocketUnit, Listen, Nodes], int]] = {
+    "stream": _open_socket,
+    "datagram": _open_socket,
+    "seqpacket": _open_socket,
+    "fifo": _open_fifo,
+    "special": _open_special,
+    "netlink": _open_netlink,
+    "mqueue": _open_queue,
+}
+"""By the directive: they open what a line says, or raise ValueError or OSError and leave nothing open."""
