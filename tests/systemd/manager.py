@@ -101,7 +101,7 @@ class Manager:
         )
         for script in metadata.distribution("trio-activation").entry_points.select(group="console_scripts"):
             self.add_program(script.name, f"from {script.module} import {script.attr} as main\nsys.exit(main())\n")
-        self.add_program("minirunc", "from activation_cmd.minirunc import main\nsys.exit(main())\n")
+        self.add_program("minirunc", "from activation_cmd.minirunc.main import main\nsys.exit(main())\n")
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
