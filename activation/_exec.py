@@ -14,7 +14,7 @@ import fcntl
 import os
 import warnings  # noqa: F401  # os.execvpe() imports it, which is too late in a container's root without Python
 
-from ._environment import ActivationError
+from ._environment import ActivationError, surroundings
 from ._files import FIRST, VARIABLES, File, default_name, is_open, open_file_limit, own_pidfd_id
 
 TYPE_CHECKING = False
@@ -64,12 +64,18 @@ def exec_process(
 
     Raises:
         OSError: ``command`` does not exist or may not run, or a descriptor is not open. Nothing has changed.
-        ActivationError: a File was given away before. Nothing has changed.
+        ActivationError: a File was given away before, or this is a daemon that activation.testing runs inside its test.
+            Nothing has changed.
         ValueError: a name or the environment has a character that cannot be passed. Nothing has changed.
         TypeError: ``command`` is no sequence, or empty. Nothing has changed.
     """
     if isinstance(command, (str, bytes)) or not command:
         raise TypeError(f"command is {command!r}; expected a sequence: the program and its arguments")
+    if surroundings():
+        raise ActivationError(
+            f"exec_process({command!r}) would replace the process of the test that this daemon runs in; give "
+            "activated() the daemon as a command, which has a process of its own"
+        )
     arguments = [os.fspath(argument) for argument in command]
     program = arguments[0] if executable is None else os.fspath(executable)
     names, descriptors = named_descriptors(files)

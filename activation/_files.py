@@ -5,10 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 
-from ._environment import ActivationError, number, unset
+from ._environment import ActivationError, environ, number, surroundings, unset
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Final
 
 FIRST: Final = 3
@@ -90,14 +91,18 @@ def _passed() -> list[File]:
     count = number("LISTEN_FDS")
     if not count:
         return []
-    _check_open(count)
-    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
+    test = surroundings()
+    if test is None:
+        _check_open(count)
+        descriptors: Sequence[int] = range(FIRST, FIRST + count)
+    else:
+        descriptors = test.passed()
+    names = environ().get("LISTEN_FDNAMES", "").split(":")
     passed = []
-    for position in range(count):
-        descriptor = FIRST + position
+    for position, descriptor in enumerate(descriptors):
         os.set_inheritable(descriptor, False)
         name = names[position] if position < len(names) else ""
-        passed.append(File(descriptor, name or default_name(descriptor)))
+        passed.append(File(descriptor, name or default_name(FIRST + position)))
     return passed
 
 

@@ -7,7 +7,7 @@ import os
 import socket
 import time
 
-from ._environment import ActivationError, number, unset
+from ._environment import ActivationError, environ, number, surroundings, unset
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def notify_at_once(*assignments: str) -> bool:
 
 def check_address() -> None:
     """Raise the ActivationError that every :func:`notify` would raise for this NOTIFY_SOCKET."""
-    if address := os.environ.get("NOTIFY_SOCKET"):
+    if address := environ().get("NOTIFY_SOCKET"):
         _parse(address)
 
 
@@ -79,7 +79,7 @@ def _tell(assignments: tuple[str, ...], fds: Iterable[int | HasFileno], flags: i
     numbers = [item if isinstance(item, int) else item.fileno() for item in fds]
     if len(numbers) > MOST_DESCRIPTORS:
         raise ValueError(f"{len(numbers)} descriptors are too many for one message; at most {MOST_DESCRIPTORS} fit")
-    address = os.environ.get("NOTIFY_SOCKET")
+    address = environ().get("NOTIFY_SOCKET")
     if not address:
         return False
     family, kinds, where = _parse(address)
@@ -90,6 +90,8 @@ def _tell(assignments: tuple[str, ...], fds: Iterable[int | HasFileno], flags: i
     except OSError as error:
         said = f"cannot tell the service manager: {error.strerror or error}"
         raise OSError(error.errno, said, address) from error
+    if test := surroundings():
+        test.told()
     return True
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
+from ._daemon_var import DaemonVar
 from ._environment import ActivationError
 from ._files import files
 from ._listeners import listeners as passed_listeners
@@ -391,8 +392,8 @@ class _Daemon:
                 hangups.came.clear()
 
 
-_lives: trio.lowlevel.RunVar[tuple[_Daemon, ...]] = trio.lowlevel.RunVar("activation_lives", ())
-"""All serve() of this run of trio: what one tells the manager is true of the process."""
+_lives: DaemonVar[tuple[_Daemon, ...]] = DaemonVar("activation_lives", ())
+"""All serve() of this process: what one tells the manager is true of all of them."""
 
 
 def _socket(listener: trio.abc.Listener[Any]) -> trio.socket.SocketType | None:
