@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from typing import TYPE_CHECKING
 
-from . import activations, cold_start, containers, descriptors, imports, launchers, parallel_start, serving
+from . import activations, cold_start, containers, cores, descriptors, imports, launchers, parallel_start, serving
 from ._launch import clean_environment
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, Callable[[str, int | None], None]] = {
     "serving": serving.run,
     "activations": activations.run,
     "containers": containers.run,
+    "cores": cores.run,
     "parallel-start": parallel_start.run,
 }
 

@@ -1,11 +1,15 @@
 /*
- * Load on an echo server at a Unix socket: load PATH KIND CLIENTS SECONDS PID
+ * Load on an echo server: load ADDRESS KIND CLIENTS SECONDS PID
+ *
+ * ADDRESS is the path of a Unix socket, or a port on 127.0.0.1.
  *
  * KIND is `connections` (each client connects, has one byte echoed, closes, and begins anew) or `round-trips` (each
  * stays connected, sends 32 bytes, waits until all came back, and repeats). Prints how many of them there were, in how
  * many seconds, and of these, for how many the server, process PID, and this program were on a core.
  */
+#include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +24,12 @@
 #define LARGEST 32
 #define PATIENCE 30 /* seconds */
 
-static struct sockaddr_un address = {.sun_family = AF_UNIX};
+static union {
+    struct sockaddr any;
+    struct sockaddr_un local;
+    struct sockaddr_in internet;
+} address;
+static socklen_t address_size;
 static char message[LARGEST];
 static size_t size;
 static int epoll;
@@ -48,14 +57,31 @@ static void begin(int client)
         fail("send");
 }
 
+static int read_address(const char *text)
+{
+    if (strspn(text, "0123456789") == strlen(text)) {
+        address.internet.sin_family = AF_INET;
+        address.internet.sin_port = htons(atoi(text));
+        address.internet.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        address_size = sizeof address.internet;
+        return 1;
+    }
+    if (strlen(text) >= sizeof address.local.sun_path)
+        return 0;
+    address.local.sun_family = AF_UNIX;
+    strcpy(address.local.sun_path, text);
+    address_size = sizeof address.local;
+    return 1;
+}
+
 static void open_client(void)
 {
     struct epoll_event event = {.events = EPOLLIN};
-    int client = socket(AF_UNIX, SOCK_STREAM, 0);
+    int client = socket(address.any.sa_family, SOCK_STREAM, 0);
 
     if (client < 0)
         fail("socket");
-    if (connect(client, (struct sockaddr *)&address, sizeof address))
+    if (connect(client, &address.any, address_size))
         fail("connect");
     event.data.fd = client;
     if (epoll_ctl(epoll, EPOLL_CTL_ADD, client, &event))
@@ -90,9 +116,8 @@ int main(int argc, char **argv)
     int anew, clients, waiting;
     clockid_t server;
 
-    if (argc != 6 || strlen(argv[1]) >= sizeof address.sun_path)
+    if (argc != 6 || !read_address(argv[1]))
         return 2;
-    strcpy(address.sun_path, argv[1]);
     anew = !strcmp(argv[2], "connections");
     clients = waiting = atoi(argv[3]);
     seconds = atof(argv[4]);
