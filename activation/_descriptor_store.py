@@ -6,15 +6,13 @@ import ctypes
 import logging
 import os
 import select
-from typing import TYPE_CHECKING, Final, Self
+from collections.abc import Iterable
+from typing import Final, Self
 
 import attrs
 import trio
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from ._receiver import Notification
+from ._receiver import Notification
 
 _LOG: Final = logging.getLogger("activation")
 

@@ -13,22 +13,11 @@ import errno
 import fcntl
 import os
 import warnings  # noqa: F401  # os.execvpe() imports it, which is too late in a container's root without Python
+from _collections_abc import Callable, Iterable, Sequence  # collections.abc, without the package around it
 
 from ._environment import ActivationError, surroundings
 from ._files import FIRST, VARIABLES, File, default_name, is_open, open_file_limit, own_pidfd_id
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from typing import NoReturn, Protocol, TypeAlias
-
-    class HasFileno(Protocol):
-        def fileno(self) -> int: ...
-
-    StrOrBytes: TypeAlias = str | bytes
-    StrOrBytesPath: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
-    Environment: TypeAlias = Mapping[str, str] | Mapping[bytes, bytes] | Mapping[StrOrBytes, StrOrBytes]
-    Passable: TypeAlias = File | tuple[str, int | HasFileno]
+from ._types import Environment, HasFileno, NoReturn, Passable, StrOrBytesPath
 
 
 def exec_process(

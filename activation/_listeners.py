@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import socket
 import ssl
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import trio
 
-from ._files import files
+from ._files import File, files
 from ._sockets import by_name, is_stream_listener, take
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from ._files import File
 
 
 def listeners(passed: Sequence[File] | None = None) -> list[trio.SocketListener | None]:

@@ -6,16 +6,14 @@ import errno
 import os
 import socket
 import time
+from _collections_abc import Iterable  # collections.abc, without the package around it
 
 from ._environment import ActivationError, environ, number, surroundings, unset
+from ._types import HasFileno
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import Final, Protocol
-
-    class HasFileno(Protocol):
-        def fileno(self) -> int: ...
+    from typing import Final
 
 
 READY: Final = "READY=1"

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import trio
 
-from ._files import files
+from ._files import File, files
 from ._sockets import by_name, is_packet_conn, take
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from ._files import File
 
 
 def packet_conns(passed: Sequence[File] | None = None) -> list[trio.socket.SocketType | None]:

@@ -13,18 +13,22 @@ import errno
 import fcntl
 import os
 import subprocess
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import trio
 
-from ._exec import DefaultSignals, activation_variables, base_environment, make_moves, named_descriptors, plan_moves
+from ._exec import (
+    DefaultSignals,
+    activation_variables,
+    base_environment,
+    make_moves,
+    named_descriptors,
+    plan_moves,
+)
 from ._files import FIRST, is_open, own_pidfd_id
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from ._exec import Environment, Passable, StrOrBytesPath
+from ._types import Environment, Passable, StrOrBytesPath
 
 _MOST_TRIES = 300
 

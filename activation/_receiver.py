@@ -9,10 +9,11 @@ import socket
 import struct
 
 from ._notify import MOST_DESCRIPTORS
+from ._types import Self
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Final, Self
+    from typing import Final
 
 _LOG: Final = logging.getLogger("activation")
 

@@ -5,18 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import trio
 
-from ._files import files
+from ._files import File, files
 from ._sockets import is_seqpacket_listener, take
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from ._files import File
 
 LARGEST_MESSAGE = 1 << 18
 """Bytes: above what Linux lets an unprivileged process send by default (net.core.wmem_default)."""

@@ -13,6 +13,7 @@ import errno
 import inspect
 import logging
 import signal
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -29,8 +30,6 @@ from ._signals import hear_signals
 from ._streams import streams
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-
     from ._signals import Hearing
 
 log = logging.getLogger("activation")

@@ -241,9 +241,7 @@ def test_importing_the_package_and_calling_files_loads_neither_trio_nor_attrs() 
     assert output(code) == "set()"
 
 
-def test_every_public_name_can_be_had_and_no_other() -> None:
-    for name in activation.__all__:
-        assert getattr(activation, name).__doc__
+def test_a_name_that_is_not_public_cannot_be_had() -> None:
     assert set(activation.__all__) <= set(dir(activation))
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         activation.nonsense  # type: ignore[attr-defined]  # noqa: B018
