@@ -17,6 +17,7 @@ from tests.commands import LIMIT, connect, echoed, receive
 from .daemons import add_echo, ask, processes
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -71,6 +72,14 @@ def crowd(size: int, client: Callable[[random.Random], None]) -> Iterator[list[i
             over.set()
     for thread in threads:
         thread.result()
+
+
+def end(sock: socket.socket) -> bool:
+    """Whether the connection is over, and without a word."""
+    try:
+        return sock.recv(1) == b""
+    except ConnectionResetError:
+        return True
 
 
 def kill(pid: int) -> None:
@@ -141,10 +150,14 @@ def test_nobody_is_refused_when_the_daemon_is_killed(start_manager: StartManager
     with crowd(8, client) as counts:
         for _ in range(kills):
             time.sleep(chance.uniform(0, 0.25))
-            pids = manager.wait_for(lambda: processes(manager), "it is there again")
-            kill(pids[0])
+            manager.wait_for(lambda: processes(manager), "it is there again")
+            with connect(path) as served_one:
+                assert echoed(served_one, b"hello") == b"hello"
+                (pid,) = processes(manager)
+                kill(pid)
+                assert end(served_one), "whoever is served by a process sees its end"
     assert ask(path, b"hello") == b"hello"
-    assert sum(counts) > 2 * len(cut) > 0
+    assert sum(counts) > len(cut)
     assert manager.log.count("status=9/KILL") == kills
     assert manager.property("echo.socket", "Result") == "success"
     assert manager.property("echo.socket", "ActiveState") == "active"
@@ -157,9 +170,10 @@ def test_a_signal_at_any_moment_of_the_start_costs_nobody_an_answer(start_manage
 
     begun = time.monotonic()
     assert ask(path, b"how long") == b"how long"
-    takes = time.monotonic() - begun
+    wait = time.monotonic() - begun
     tries = 60
     by_another = 0
+    chance = random.Random(4)
     for number in range(tries):
         for pid in processes(manager):
             kill(pid)
@@ -170,16 +184,18 @@ def test_a_signal_at_any_moment_of_the_start_costs_nobody_an_answer(start_manage
                 pass  # its first millisecond is one of those moments
             (first,) = found
             pidfd = os.pidfd_open(first)
-            time.sleep(takes * 1.2 * number / tries)
+            time.sleep(wait * chance.uniform(0.2, 1.2))
             signal.pidfd_send_signal(pidfd, signal.SIGTERM)
             assert receive(sock, 5) == b"hello"
             if first in processes(manager):
                 assert echoed(sock, b"still here") == b"still here"
+                wait /= 1.3
             else:
                 by_another += 1
+                wait *= 1.3  # however fast the machine is, the moments stay around the one from which it can drain
         assert select.select([pidfd], [], [], LIMIT)[0], f"after {number} of {tries} moments it does not end"
         os.close(pidfd)
-    assert 5 < by_another < tries - 5  # the moments were those before and those after it could drain
+    assert 5 < by_another < tries - 5
     assert ask(path, b"after") == b"after"
     assert manager.property("echo.socket", "ActiveState") == "active"
-    print(f"{tries} signals within {takes * 1200:.0f} ms, {by_another} of them before it served")
+    print(f"{tries} signals, {by_another} of them before it served")
