@@ -5,27 +5,36 @@ VENV := .venv-$(TAG)
 # The environment has no pip of its own: $(PYTHON)'s installs into it. That also works where ensurepip is missing.
 INSTALL = $(PYTHON) -m pip --python $(VENV)/bin/python --disable-pip-version-check install --quiet
 
-.PHONY: demo test check coverage bench clean
+# Tests mostly wait, so more of them run at a time than there are processors. A file that is asked for runs in this
+# process: it starts at once, and a debugger works.
+WORKERS ?= $(if $(TESTS),0,$(shell echo $$(($$(getconf _NPROCESSORS_ONLN) * 2 + 1))))
 
-demo: $(VENV)/demo.stamp
+.PHONY: help demo test check coverage bench clean
+
+help: ## tell what there is to make (the default)
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@echo
+	@echo 'PYTHON=python3.13 runs any of them on another Python.'
+
+demo: $(VENV)/demo.stamp ## socket-activate an echo on this terminal, without systemd or root
 	$(VENV)/bin/python examples/demo.py
 
-test: $(VENV)/test.stamp
-	$(VENV)/bin/python -m pytest $(TESTS)
+test: $(VENV)/test.stamp ## run the tests; TESTS=tests/activation/test_files.py runs one file, WORKERS=8 more at a time
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS)
 
-check: $(VENV)/check.stamp
+check: $(VENV)/check.stamp ## lint, check the format, the types and which module imports which
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy --strict activation cmd tests examples
 
-coverage: $(VENV)/coverage.stamp
+coverage: $(VENV)/coverage.stamp ## tell which lines of the library its tests do not run
 	$(VENV)/bin/python -m coverage run -m pytest --ignore tests/systemd $(TESTS)
 	$(VENV)/bin/python -m coverage report
 
-bench: $(VENV)/bench.stamp
+bench: $(VENV)/bench.stamp ## measure beside peers; BENCH=serving runs one benchmark
 	$(VENV)/bin/python -m tests.bench $(BENCH)
 
-clean:
+clean: ## remove the environments and what was built
 	rm -rf .venv-* build dist
 
 $(VENV)/bin/python:

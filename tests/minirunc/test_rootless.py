@@ -40,9 +40,12 @@ BECOME_USER_WITH_RANGES = (
 FIRST, SIZE = 100_000, 10
 """The users and groups that are the user's own to give away."""
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() == 0 and not shutil.which("setpriv"), reason="there is no setpriv to become a user with"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        os.geteuid() == 0 and not shutil.which("setpriv"), reason="there is no setpriv to become a user with"
+    ),
+    pytest.mark.xdist_group("rootless"),  # one worker copies the interpreter
+]
 
 
 @pytest.fixture

@@ -27,6 +27,9 @@ from .manager import Manager, missing
 if TYPE_CHECKING:
     from pathlib import Path
 
+# What is seen is seen once, by one worker.
+pytestmark = pytest.mark.xdist_group("pairs")
+
 # Where the sockets of all pairs are, inside.
 TOP = "/run/pairs"
 

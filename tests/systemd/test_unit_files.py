@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from activation_cmd.socket_activate.units.model import Pair
 
+# One worker runs all services, and compares them.
+pytestmark = pytest.mark.xdist_group("unit files")
+
 # A shell that reads a script keeps the arguments and the environment that it was started with where they can be read.
 TELL = "cat /proc/$$/cmdline\nprintf 'ENVIRONMENT\\0'\ncat /proc/$$/environ\nprintf END\n"
 
