@@ -26,6 +26,7 @@ check: $(VENV)/check.stamp ## lint, check the format, the types and which module
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy --strict activation cmd tests examples
+	$(VENV)/bin/lint-imports --no-cache --no-logo
 
 coverage: $(VENV)/coverage.stamp ## tell which lines of the library its tests do not run
 	$(VENV)/bin/python -m coverage run -m pytest --ignore tests/systemd $(TESTS)
