@@ -8,6 +8,7 @@ import socket
 import time
 from _collections_abc import Iterable  # collections.abc, without the package around it
 
+from . import _notify_socket
 from ._environment import ActivationError, environ, number, surroundings, unset
 from ._types import HasFileno
 
@@ -28,69 +29,105 @@ WATCHDOG: Final = "WATCHDOG=1"
 MOST_DESCRIPTORS: Final = 253
 """In one message: the kernel's SCM_MAX_FD."""
 
-_VSOCK_KINDS: Final = {
-    "vsock-stream": [socket.SOCK_STREAM],
-    "vsock-dgram": [socket.SOCK_DGRAM],
-    "vsock-seqpacket": [socket.SOCK_SEQPACKET],
-    # Without a kind it is the first that the host has, as for libsystemd.
-    "vsock": [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET, socket.SOCK_STREAM],
-}
-_UNSUPPORTED: Final = (errno.ENODEV, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT)
+_INFINITE: Final = (1 << 64) - 1
+"""Microseconds: systemd's USEC_INFINITY, which is no time."""
 
 
 def notify(*assignments: str, fds: Iterable[int | HasFileno] = (), unset_env: bool = False) -> bool:
-    """Tell the service manager, in one message. sd_pid_notify_with_fds(3); Go: ``daemon.SdNotify``.
+    """Send one message to the service manager. sd_pid_notify_with_fds(3); Go: ``daemon.SdNotify``.
+
+    The first message opens a socket, which this process keeps: later ones can be sent even when it may open no more
+    descriptors (EMFILE). Without room in the manager's queue, it waits.
 
     Args:
         assignments: each ``NAME=value``: :data:`READY`, ``"STATUS=Serving 3 clients"``, ...
         fds: descriptors that go with it, for FDSTORE=1 and the like; at most 253, and over a Unix socket only.
-        unset_env: remove NOTIFY_SOCKET from ``os.environ``, whatever the outcome.
+        unset_env: remove NOTIFY_SOCKET from ``os.environ`` and close the socket, whatever the outcome.
 
     Returns:
-        Whether there is a manager to tell: False without NOTIFY_SOCKET.
+        True if the message was sent, False without NOTIFY_SOCKET.
 
     Raises:
-        ValueError: an assignment is none or has a newline, or there are too many descriptors; nothing was sent.
+        ValueError: an assignment is not ``NAME=value``, or has a newline, or there are too many descriptors. Nothing
+            was sent.
         ActivationError: NOTIFY_SOCKET is no address of a known form.
-        OSError: the manager cannot be reached; its ``filename`` is the address.
+        OSError: the manager cannot be reached; ``filename`` is its address.
     """
     try:
         return _tell(assignments, fds, 0)
     finally:
         if unset_env:
             unset("NOTIFY_SOCKET")
+            _notify_socket.close()
 
 
 def notify_at_once(*assignments: str) -> bool:
-    """As :func:`notify`, but without waiting for a manager that does not read: that is a BlockingIOError."""
+    """Do what :func:`notify` does, but raise BlockingIOError where that would wait for the manager."""
     return _tell(assignments, (), socket.MSG_DONTWAIT)
+
+
+async def notify_on_trio(*assignments: str) -> bool:
+    """Do what :func:`notify_at_once` does, but wait, on trio, for the connection that vsock-stream takes."""
+    try:
+        return notify_at_once(*assignments)
+    except BlockingIOError as error:
+        if error.errno != errno.EINPROGRESS:
+            raise
+    address = environ()["NOTIFY_SOCKET"]
+    try:
+        await _notify_socket.send_connecting(_notify_socket.parse(address), _message(assignments))
+    except OSError as error:
+        raise _unreachable(error, address) from error
+    if test := surroundings():
+        test.told()
+    return True
 
 
 def check_address() -> None:
     """Raise the ActivationError that every :func:`notify` would raise for this NOTIFY_SOCKET."""
     if address := environ().get("NOTIFY_SOCKET"):
-        _parse(address)
+        _notify_socket.parse(address)
+
+
+def be_ready_to_notify() -> None:
+    """Open what notifications need, while there are descriptors. Where there are none, the first message opens it.
+
+    Raises:
+        ActivationError: NOTIFY_SOCKET is no address of a known form.
+    """
+    if address := environ().get("NOTIFY_SOCKET"):
+        try:
+            _notify_socket.open_ahead(_notify_socket.parse(address))
+        except OSError:
+            pass
 
 
 def _tell(assignments: tuple[str, ...], fds: Iterable[int | HasFileno], flags: int) -> bool:
-    message = "\n".join(_checked(assignments)).encode("utf-8", "surrogateescape")
+    message = _message(assignments)
     numbers = [item if isinstance(item, int) else item.fileno() for item in fds]
     if len(numbers) > MOST_DESCRIPTORS:
         raise ValueError(f"{len(numbers)} descriptors are too many for one message; at most {MOST_DESCRIPTORS} fit")
     address = environ().get("NOTIFY_SOCKET")
     if not address:
         return False
-    family, kinds, where = _parse(address)
-    if numbers and family != socket.AF_UNIX:
+    parsed = _notify_socket.parse(address)
+    if numbers and parsed[0] != socket.AF_UNIX:
         raise ValueError(f"descriptors cannot go to {address}: only a Unix socket carries them")
     try:
-        _send(family, kinds, where, message, numbers, flags)
+        _notify_socket.send(parsed, message, numbers, flags)
     except OSError as error:
-        said = f"cannot tell the service manager: {error.strerror or error}"
-        raise OSError(error.errno, said, address) from error
+        raise _unreachable(error, address) from error
     if test := surroundings():
         test.told()
     return True
+
+
+def _unreachable(error: OSError, address: str) -> OSError:
+    return OSError(error.errno, f"cannot tell the service manager: {error.strerror or error}", address)
+
+
+def _message(assignments: tuple[str, ...]) -> bytes:
+    return "\n".join(_checked(assignments)).encode("utf-8", "surrogateescape")
 
 
 def _checked(assignments: tuple[str, ...]) -> tuple[str, ...]:
@@ -105,48 +142,6 @@ def _checked(assignments: tuple[str, ...]) -> tuple[str, ...]:
     return assignments
 
 
-def _parse(address: str) -> tuple[int, list[socket.SocketKind], str | tuple[int, int]]:
-    if address.startswith("/") and len(address) > 1:
-        return socket.AF_UNIX, [socket.SOCK_DGRAM], address
-    if address.startswith("@") and len(address) > 1:
-        return socket.AF_UNIX, [socket.SOCK_DGRAM], "\0" + address[1:]
-    kind, *numbers = address.split(":")
-    if kind in _VSOCK_KINDS and len(numbers) == 2 and all(map(_is_32_bit, numbers)):
-        return socket.AF_VSOCK, _VSOCK_KINDS[kind], (int(numbers[0]), int(numbers[1]))
-    raise ActivationError(
-        f"NOTIFY_SOCKET is {address[:200]!r}; expected a path from /, @abstract, or vsock:CID:PORT; "
-        "whatever started this process must set it so, or unset it"
-    )
-
-
-def _is_32_bit(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 10 and int(text) < (1 << 32) - 1
-
-
-def _send(
-    family: int, kinds: list[socket.SocketKind], where: object, message: bytes, numbers: list[int], flags: int
-) -> None:
-    with _socket(family, kinds) as sock:
-        sock.connect(where)  # type: ignore[arg-type]  # a path or a pair of numbers, as the family wants it
-        if sock.type == socket.SOCK_STREAM:
-            sock.sendall(message + b"\n", flags)
-        elif numbers:
-            socket.send_fds(sock, [message], numbers)
-        else:
-            sock.send(message, flags)
-
-
-def _socket(family: int, kinds: list[socket.SocketKind]) -> socket.socket:
-    *preferred, last = kinds
-    for kind in preferred:
-        try:
-            return socket.socket(family, kind)
-        except OSError as error:
-            if error.errno not in _UNSUPPORTED:
-                raise
-    return socket.socket(family, last)
-
-
 def monotonic_usec() -> str:
     """Return ``MONOTONIC_USEC=`` with the time of now, which RELOADING=1 needs. Go: ``daemon.SdNotifyMonotonicUsec``.
 
@@ -156,40 +151,47 @@ def monotonic_usec() -> str:
 
 
 def watchdog_enabled(unset_env: bool = False) -> float | None:
-    """Return within how many seconds the manager expects each ``WATCHDOG=1``, None if it does not.
+    """Return how many seconds the service manager allows between two ``WATCHDOG=1``; None if it expects none.
 
-    sd_watchdog_enabled(3), WatchdogSec= of systemd.service(5); Go: ``daemon.SdWatchdogEnabled``. Tell it about twice as
-    often.
+    sd_watchdog_enabled(3), WatchdogSec= of systemd.service(5); Go: ``daemon.SdWatchdogEnabled``. Send ``WATCHDOG=1``
+    about twice in that time.
 
     Args:
         unset_env: remove WATCHDOG_USEC and WATCHDOG_PID from ``os.environ``, whatever the outcome.
 
+    Returns:
+        None without WATCHDOG_USEC, and where WATCHDOG_PID is another process's.
+
     Raises:
-        ActivationError: one of them is no plain decimal number, or the time is 0.
+        ActivationError: one of them is no plain decimal number, or the time is 0 or infinite. A bad WATCHDOG_USEC is an
+            error even where WATCHDOG_PID is another process's, as in Go.
     """
     try:
-        pid = number("WATCHDOG_PID")
-        if pid is not None and pid != os.getpid():
-            return None
         microseconds = number("WATCHDOG_USEC")
-        if microseconds == 0:
-            raise ActivationError("WATCHDOG_USEC is '0'; expected a time in microseconds, or no such variable")
-        return microseconds / 1e6 if microseconds else None
+        if microseconds is None:
+            return None
+        if not 0 < microseconds < _INFINITE:
+            raise ActivationError(
+                f"WATCHDOG_USEC is '{microseconds}'; expected a time in microseconds, or no such variable"
+            )
+        pid = number("WATCHDOG_PID")
+        return microseconds / 1e6 if pid in (None, os.getpid()) else None
     finally:
         if unset_env:
             unset("WATCHDOG_USEC", "WATCHDOG_PID")
 
 
 async def notify_barrier(timeout: float) -> bool:
-    """Wait until the service manager has taken in all that was told before. sd_notify_barrier(3).
+    """Wait until the service manager has processed every message sent before. sd_notify_barrier(3).
 
-    Go: ``daemon.SdNotifyBarrier``. For what must not overtake a message: an exit after a last word, say.
+    Go: ``daemon.SdNotifyBarrier``. Use it before something that must not overtake a message, such as an exit. It opens
+    a pipe, so it fails where a process may open no more descriptors.
 
     Args:
         timeout: how many seconds to wait at most.
 
     Returns:
-        True once it has; False without NOTIFY_SOCKET, and if it did not in time.
+        True once the manager has; False without NOTIFY_SOCKET, and if the time passes first.
 
     Raises:
         ActivationError, OSError: as :func:`notify`.

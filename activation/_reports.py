@@ -1,13 +1,20 @@
-"""What a daemon tells the service manager during its life. A manager that does not listen keeps none from its work."""
+"""What a daemon tells the service manager during its life.
+
+Nothing here waits for the manager in the daemon's way. A message that cannot be sent now, because the manager's queue
+is full, memory is short or the manager cannot be reached, is sent later by deliver().
+"""
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 
 import attrs
 import trio
 
-from ._notify import WATCHDOG, notify_at_once
+from ._environment import environ
+from ._notify import RELOADING, WATCHDOG, be_ready_to_notify, notify_at_once, notify_on_trio
 
 log = logging.getLogger("activation")
 
@@ -18,57 +25,116 @@ EXTENSION = 15.0
 """Seconds that a drain asks of the manager; it asks again when a third of them has passed."""
 
 RETRY_INTERVAL = 0.05
-"""Seconds until a manager that had no room for a message is told again."""
+"""Seconds until a message is tried again where the shortage passes by itself: no room in the queue, no memory."""
+LONGEST_RETRY_INTERVAL = 10.0
+"""Seconds between two tries at most, where the manager cannot be reached at all."""
+
+LAST_WORDS = 1.0
+"""Seconds that a daemon waits at its end, at most, for room for what it has to tell."""
+
+PASSING_ERRORS = frozenset({errno.EAGAIN, errno.EINPROGRESS, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Of a shortage."""
 
 
 @attrs.define(eq=False)
 class Reports:
-    """The reports of one daemon. Nothing here waits for the manager in the daemon's way."""
+    """The reports of one daemon. A child that the daemon forks makes none."""
 
-    _late: list[tuple[str, ...]] = attrs.field(factory=list, init=False)
-    _has_late: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _due: list[tuple[str, ...]] = attrs.field(factory=list, init=False)
+    """Messages that must arrive, in order."""
+    _news: dict[str, str] = attrs.field(factory=dict, init=False)
+    """By name, the newest of the assignments that replace each other."""
+    _error: int | None = attrs.field(default=None, init=False)
+    """The number of the error of the last try; None if it succeeded."""
     _complained: bool = attrs.field(default=False, init=False)
+    _process: int = attrs.field(factory=os.getpid, init=False)
+    _work: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _progress: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        be_ready_to_notify()
 
     def insist(self, *assignments: str) -> bool:
-        """Tell what must not be lost, in order: now, or by :meth:`deliver_late`. Return whether there is a manager."""
-        if not self._late:
-            try:
-                return self._send(*assignments)
-            except BlockingIOError:
-                self._has_late.unpark_all()
-        self._late.append(assignments)
+        """Send a message that must not be lost: now, or by :meth:`deliver`. Return whether there is a manager."""
+        if not self._has_manager():
+            return False
+        if assignments[0] == RELOADING:
+            self._drop_unsent_reload()
+        self._due.append(assignments)
+        self._try_now()
         return True
 
-    def mention(self, *assignments: str) -> None:
-        """Tell what another report will replace soon, or nothing if the manager has no room for it."""
-        try:
-            if not self._late:
-                self._send(*assignments)
-        except BlockingIOError:
-            pass
+    def mention(self, assignment: str) -> None:
+        """Send what a later assignment to the same name replaces, such as STATUS=: now, or by :meth:`deliver`."""
+        if self._has_manager():
+            self._news[assignment.partition("=")[0]] = assignment
+            self._try_now()
 
-    def _send(self, *assignments: str) -> bool:
-        try:
-            return notify_at_once(*assignments)
-        except OSError as error:
-            if not self._complained:
-                self._complained = True
-                log.warning("%s: %s; serving all the same", error.filename, error.strerror)
-            if isinstance(error, BlockingIOError):
-                raise
-            return False
+    def _has_manager(self) -> bool:
+        return bool(environ().get("NOTIFY_SOCKET")) and os.getpid() == self._process
 
-    async def deliver_late(self) -> None:
-        """Deliver what the manager had no room for."""
-        while True:
-            while not self._late:
-                await self._has_late.park()
+    def _drop_unsent_reload(self) -> None:
+        """Forget an earlier reload that the manager has not heard of, so that reloads cannot fill the memory."""
+        for position, assignments in enumerate(self._due):
+            if assignments[0] == RELOADING:
+                del self._due[position:]
+                return
+
+    def _try_now(self) -> None:
+        while message := self._next():
             try:
-                self._send(*self._late[0])
-            except BlockingIOError:
-                await trio.sleep(RETRY_INTERVAL)
-            else:
-                del self._late[0]
+                notify_at_once(*message)
+            except OSError as error:
+                if not self._failed(error):
+                    self._work.unpark_all()
+                    return
+            self._sent(message)
+
+    def _next(self) -> tuple[str, ...]:
+        if self._due:
+            return self._due[0]
+        return (next(iter(self._news.values())),) if self._news else ()
+
+    def _sent(self, message: tuple[str, ...]) -> None:
+        name = message[0].partition("=")[0]
+        if self._due and self._due[0] is message:
+            del self._due[0]
+        elif self._news.get(name) is message[0]:  # nothing newer came while it was sent
+            del self._news[name]
+        self._error = None
+        self._progress.unpark_all()
+
+    def _failed(self, error: OSError) -> bool:
+        """Complain once. Return whether it is in vain to try again."""
+        self._error = error.errno
+        self._progress.unpark_all()
+        if error.errno != errno.EINPROGRESS and not self._complained:
+            self._complained = True
+            log.warning("%s: %s; serving all the same, and trying again", error.filename, error.strerror)
+        return error.errno == errno.EMSGSIZE
+
+    async def deliver(self) -> None:
+        """Send what could not be sent at once, until cancelled."""
+        interval = RETRY_INTERVAL
+        while True:
+            while not (message := self._next()):
+                await self._work.park()
+            try:
+                await notify_on_trio(*message)
+            except OSError as error:
+                if not self._failed(error):
+                    passes = error.errno in PASSING_ERRORS
+                    interval = RETRY_INTERVAL if passes else min(2 * interval, LONGEST_RETRY_INTERVAL)
+                    await trio.sleep(interval)
+                    continue
+            interval = RETRY_INTERVAL
+            self._sent(message)
+
+    async def last_words(self) -> None:
+        """Wait a moment until what must arrive is sent, unless the manager cannot be reached at all."""
+        with trio.move_on_after(LAST_WORDS):
+            while self._due and (self._error is None or self._error in PASSING_ERRORS):
+                await self._progress.park()
 
     async def pet_watchdog(self, timeout: float) -> None:
         """Say WATCHDOG=1 often enough for a manager that waits ``timeout`` seconds for it."""
@@ -77,7 +143,7 @@ class Reports:
             await trio.sleep(timeout * WATCHDOG_SHARE)
 
     async def extend_timeout(self, seconds: float) -> None:
-        """Ask for more time to stop, for so many seconds; what takes longer then is the manager's to end."""
+        """Ask for more time to stop, for so many seconds; after that the manager may end what is still going on."""
         with trio.move_on_after(seconds):
             while True:
                 self.mention(f"EXTEND_TIMEOUT_USEC={EXTENSION * 1e6:.0f}")

@@ -108,12 +108,13 @@ async def serve(
     try:
         with hear_signals(signal.SIGTERM, signal.SIGINT) as ends:
             async with trio.open_nursery() as helpers:
-                helpers.start_soon(daemon.reports.deliver_late)
+                helpers.start_soon(daemon.reports.deliver)
                 if watchdog is not None:
                     helpers.start_soon(daemon.reports.pet_watchdog, watchdog)
                 if reload is not None:
                     await helpers.start(daemon.reload_at_hangup, reload)
                 await daemon.live(accepting, connected, ends, helpers, task_status)
+                await daemon.reports.last_words()
                 helpers.cancel_scope.cancel()
             if daemon.stopping:
                 ends.came.clear()  # whoever sends one more wants no more than this

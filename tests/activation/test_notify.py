@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ import pytest
 import trio
 
 import activation
+from activation import _notify_socket
 from tests.children import no_leak, open_descriptors, tcp_listener
 
 if TYPE_CHECKING:
@@ -126,7 +129,7 @@ def test_a_message_over_a_vsock_stream_ends_with_a_newline(monkeypatch: pytest.M
     ours, theirs = socket.socketpair()
     theirs_number = theirs.detach()
     monkeypatch.setenv("NOTIFY_SOCKET", "vsock-stream:2:1")
-    monkeypatch.setattr("activation._notify._socket", lambda *_: _Connected(theirs_number))
+    monkeypatch.setattr("activation._notify_socket._opened", lambda *_: _Connected(theirs_number))
     assert activation.notify("READY=1", "STATUS=x")
     with ours:
         assert ours.recv(100) == b"READY=1\nSTATUS=x\n"
@@ -167,7 +170,7 @@ def test_monotonic_usec_is_the_time_of_now() -> None:
         ("30000000", None, 30.0),
         ("1500000", "self", 1.5),
         ("1500000", "1", None),
-        ("nonsense, but not for us", "1", None),
+        (None, "nonsense", None),
         (None, None, None),
         (None, "self", None),
     ],
@@ -187,7 +190,8 @@ def test_the_watchdogs_time_is_in_seconds(
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("WATCHDOG_USEC", v) for v in ("0", "-1", "1s", " 1", "")] + [("WATCHDOG_PID", "x")]
+    ("name", "value"),
+    [("WATCHDOG_USEC", v) for v in ("0", "-1", "1s", " 1", "", str((1 << 64) - 1))] + [("WATCHDOG_PID", "x")],
 )
 def test_a_watchdog_variable_that_cannot_be_true_is_named(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
@@ -197,6 +201,14 @@ def test_a_watchdog_variable_that_cannot_be_true_is_named(
     with pytest.raises(activation.ActivationError, match=f"{name} is {value!r}; expected"):
         activation.watchdog_enabled(unset_env=True)
     assert "WATCHDOG_USEC" not in os.environ
+
+
+@pytest.mark.parametrize("value", ["0", "nonsense"])
+def test_a_bad_watchdog_time_is_an_error_for_another_process_too(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", value)
+    monkeypatch.setenv("WATCHDOG_PID", "1")
+    with pytest.raises(activation.ActivationError, match=f"WATCHDOG_USEC is {value!r}; expected"):
+        activation.watchdog_enabled()
 
 
 async def test_a_barrier_ends_when_the_manager_has_come_to_it(manager: socket.socket) -> None:
@@ -241,3 +253,120 @@ print({"trio", "attr", "attrs"} & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout.strip(), done.stderr) == ("set()", "")
+
+
+# The socket that is kept
+
+
+@pytest.fixture
+def nothing_kept() -> Iterator[None]:
+    _notify_socket.close()
+    yield
+    _notify_socket.close()
+
+
+def kept() -> list[int]:
+    return [number for (pid, _, _), (number, _, _) in _notify_socket._kept.items() if pid == os.getpid()]
+
+
+def test_one_socket_serves_all_messages_and_is_closed_on_exec(nothing_kept: None, manager: socket.socket) -> None:
+    for number in range(5):
+        activation.notify(f"X={number}")
+    (descriptor,) = kept()
+    assert not os.get_inheritable(descriptor)
+    assert [manager.recv(100) for _ in range(5)] == [f"X={number}".encode() for number in range(5)]
+
+
+def test_it_tells_although_no_descriptor_can_be_opened(nothing_kept: None, manager: socket.socket) -> None:
+    activation.notify("READY=1")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            socket.socket()
+        assert activation.notify("WATCHDOG=1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert [manager.recv(100) for _ in range(2)] == [b"READY=1", b"WATCHDOG=1"]
+
+
+def test_a_manager_that_binds_its_address_again_is_reached(
+    nothing_kept: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for number in range(3):
+        path = str(tmp_path / f"notify{number // 2}")
+        monkeypatch.setenv("NOTIFY_SOCKET", path)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.bind(path)
+            activation.notify(f"X={number}")
+            assert sock.recv(100) == f"X={number}".encode()
+        os.unlink(path)
+
+
+def test_a_number_that_has_become_another_files_is_left_alone(nothing_kept: None, manager: socket.socket) -> None:
+    activation.notify("X=1")
+    (descriptor,) = kept()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours, theirs:
+        os.dup2(ours.fileno(), descriptor)  # as after os.closerange()
+        try:
+            activation.notify("X=2")
+            assert kept() != [descriptor]
+            assert [manager.recv(100) for _ in range(2)] == [b"X=1", b"X=2"]
+            theirs.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                theirs.recv(100)
+        finally:
+            os.close(descriptor)
+
+
+def test_a_forked_child_opens_its_own(nothing_kept: None, manager: socket.socket) -> None:
+    activation.notify("X=parent")
+    parents = kept()
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            activation.notify("X=child")
+            status = int(kept() == parents)
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert kept() == parents
+    assert [manager.recv(100) for _ in range(2)] == [b"X=parent", b"X=child"]
+
+
+def test_it_does_not_stay_where_a_standard_stream_belongs(manager: socket.socket) -> None:
+    code = """
+import os, activation
+os.close(0)
+activation.notify("X=1")
+try:
+    os.fstat(0)
+except OSError:
+    activation.notify("X=free")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    assert [manager.recv(100) for _ in range(2)] == [b"X=1", b"X=free"]
+
+
+def test_unset_env_closes_it(nothing_kept: None, manager: socket.socket) -> None:
+    activation.notify("X=1", unset_env=True)
+    assert kept() == []
+
+
+def test_nothing_is_said_of_it_at_the_interpreters_end(manager: socket.socket) -> None:
+    code = "import activation; activation.notify('X=1')"
+    done = subprocess.run([sys.executable, "-X", "dev", "-c", code], check=True, timeout=60, capture_output=True)
+    assert done.stderr == b""
+
+
+def test_threads_share_it(nothing_kept: None, manager: socket.socket) -> None:
+    threads = [threading.Thread(target=activation.notify, args=(f"X={number}",)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    assert {manager.recv(100) for _ in threads} == {f"X={number}".encode() for number in range(8)}
+    for thread in threads:
+        thread.join()
+    (descriptor,) = kept()
+    assert list(open_descriptors().values()).count(open_descriptors()[descriptor]) == 1

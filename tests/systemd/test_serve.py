@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import resource
 import selectors
 import shutil
 import socket
@@ -107,6 +108,36 @@ def test_the_status_counts_who_was_there_before_the_daemon(start_manager: StartM
             assert echoed(sock, b"hello") == b"hello"
             manager.wait_property("echo.service", "StatusText", "1 connection open", limit=2)
         manager.systemctl("stop", "echo.service")
+
+
+# Out of descriptors
+
+
+def test_clients_that_take_every_descriptor_do_not_bring_the_watchdog_upon_it(start_manager: StartManager) -> None:
+    manager = start_manager()
+    path = add_echo(manager, options="drain_timeout=0", service="LimitNOFILE=1024\nWatchdogSec=1s\n")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    try:
+        with ExitStack() as stack:
+            first = stack.enter_context(connect(path))
+            assert echoed(first, b"hello") == b"hello"
+            began = processes(manager)
+            for _ in range(1100):
+                stack.enter_context(connect(path))
+            manager.wait_for(lambda: "cannot accept" in manager.log, "it has no more descriptors")
+            for _ in range(6):
+                told = manager.property("echo.service", "WatchdogTimestampMonotonic")
+                manager.wait_for(
+                    lambda told=told: manager.property("echo.service", "WatchdogTimestampMonotonic") != told,  # type: ignore[misc]
+                    "it says WATCHDOG=1",
+                )
+            assert processes(manager) == began
+            assert echoed(first, b"still") == b"still"
+            manager.systemctl("stop", "echo.service")
+            assert manager.property("echo.service", "Result") == "success"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 # Reload
