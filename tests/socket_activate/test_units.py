@@ -176,7 +176,7 @@ if not main:
     os.read(reader, 1)
     os._exit(3)
 notify("READY=1", f"MAINPID={main}")
-listener.accept()
+conn = listener.accept()[0]  # stays open until this process ends: the client leaves when all is noted
 note("started")
 os.close(writer)
 while True:
@@ -221,6 +221,26 @@ def test_a_second_interrupt_ends_all_at_once(tmp_path: Path) -> None:
         assert process.wait(LIMIT) == 0
     assert not any(map(alive, pids))
     assert nodes(tmp_path) == {"journal"}
+
+
+def test_a_second_signal_at_any_moment_of_the_end_does_not_change_the_exit_status(tmp_path: Path) -> None:
+    unit = write(tmp_path)
+    for milliseconds in range(0, 60, 2):
+        with running(SOCKET_ACTIVATE, unit, until=b"listening", status=0) as process:
+            ask(tmp_path / "a.sk")
+            process.terminate()
+            time.sleep(milliseconds / 1000)
+            process.terminate()
+            assert process.wait(LIMIT) == 0, f"the second one came {milliseconds} ms after the first"
+
+
+def test_a_signal_just_after_it_has_given_up_does_not_change_the_exit_status(tmp_path: Path) -> None:
+    unit = write(tmp_path, "sys.exit(1)", service="Restart=always\nRestartSec=1ms\n")
+    for milliseconds in range(0, 30, 2):
+        with running(SOCKET_ACTIVATE, "--now", unit, until=b"given up") as process:
+            time.sleep(milliseconds / 1000)
+            process.terminate()
+            assert process.wait(LIMIT) == 1, f"{milliseconds} ms after it has given up"
 
 
 # What is left

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # All of them are told by their names, which is also how the executor hears of them.
 SOCKET, FIFO, SYMLINK, FOLDER, QUEUE = "socket", "fifo", "symlink", "folder", "mqueue"
+NOTIFY_FOLDER = "notify"
 
 
 def identity(kind: str, path: str) -> str:
@@ -49,7 +50,9 @@ def remove_stale(kind: str, path: str, made: str) -> None:
             one nobody has open any more can be seen.
     """
     try:
-        if made:
+        if kind == NOTIFY_FOLDER:
+            remove_notify_folder(path)  # its random name is nobody else's
+        elif made:
             remove(kind, path, made)  # also while services of the dead process still end and hold it
         elif kind == SOCKET and stat.S_ISSOCK(os.lstat(path).st_mode) and not in_use(path):
             remove(kind, path, identity(kind, path))
@@ -88,6 +91,23 @@ def in_use(path: str) -> bool:
             if error.errno not in (errno.EPROTOTYPE, errno.EPERM):  # another type; connected to somebody else
                 raise
     return True
+
+
+def remove_notify_folder(path: str) -> None:
+    """Remove the folder of notify sockets with the folders in it, of which each has one socket."""
+    try:
+        names = os.listdir(path)
+    except OSError:
+        return
+    for remover, each in (
+        *((os.unlink, f"{path}/{name}/notify") for name in names),
+        *((os.rmdir, f"{path}/{name}") for name in names),
+        (os.rmdir, path),
+    ):
+        try:
+            remover(each)
+        except OSError:
+            pass  # gone already, or a service has put something of its own there
 
 
 def _queue_status(name: str) -> os.stat_result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import resource
 import signal
 from contextlib import ExitStack
@@ -17,6 +18,8 @@ from activation_cmd.common.stdio import reason, say
 from .processes.reaper import Reaper
 from .processes.spare import Spare
 from .services.accepting import Accepting
+from .services.limits import LimitedLog
+from .services.notify_socket import NotifySockets
 from .services.on_demand import OnDemand
 from .services.service import OWN_VARIABLES, Service, Surroundings
 from .sockets.making import MadeSockets
@@ -70,6 +73,7 @@ async def run(executor: Executor, pairs: Sequence[Pair], options: Options) -> in
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (*heard, signal.SIGCHLD))
     _raise_open_file_limit()
     say_log("socket-activate")
+    logging.getLogger("activation").addFilter(LimitedLog())
     reaper = Reaper(executor)
     spare = Spare(reaper)
     with (
@@ -89,6 +93,8 @@ async def run(executor: Executor, pairs: Sequence[Pair], options: Options) -> in
                 for unit in units:
                     nursery.start_soon(partial(unit.run, now=options.now))
             await reaper.end_orphans()
+            # All has ended. A signal that comes now must not end this process with another status than is promised.
+            signal.pthread_sigmask(signal.SIG_BLOCK, heard)
             background.cancel_scope.cancel()
     return int(reaper.disabled or any(unit.failed for unit in units))
 
@@ -103,6 +109,7 @@ def _units(pairs: Sequence[Pair], options: Options, reaper: Reaper, spare: Spare
     """Make everything that listens, before anything starts."""
     surroundings = Surroundings(
         reaper=reaper,
+        notify_sockets=closing.enter_context(NotifySockets(reaper.executor.announce)),
         environment={name: value for name, value in options.environment.items() if name not in OWN_VARIABLES},
         directory=options.directory,
         as_units=options.as_units,

@@ -15,7 +15,7 @@ from activation_cmd.common.stdio import reason, say
 from . import launch, table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from .execute import Start
     from .executor import Executor
@@ -40,7 +40,7 @@ class Reaper:
 
     executor: Executor
     disabled: bool = attrs.field(default=False, init=False)
-    # Whoever became socket-activate may have had children before: they are nobody's to end here.
+    # The program that became socket-activate may have had children before: they are not ended here.
     _inherited: set[int] = attrs.field(factory=set, init=False)
     _children: dict[int, Ending] = attrs.field(factory=dict, init=False)
 
@@ -101,6 +101,10 @@ class Reaper:
             child.core = ended.si_code == os.CLD_DUMPED
             child.exited.set()
         return True
+
+    def spare(self, pids: Iterable[int]) -> None:
+        """Leave these running, and what they start, when everything else is ended."""
+        self._inherited.update(pids)
 
     async def end_orphans(self) -> None:
         """End what services have left that could not be told to be theirs."""

@@ -15,7 +15,7 @@ from activation_cmd.socket_activate.sockets.options import set_options
 from activation_cmd.socket_activate.units.model import ACCEPTED
 from activation_cmd.socket_activate.units.results import outcome
 
-from .limits import RateLimit
+from .limits import LimitedSay, RateLimit
 from .service import Service, reloads
 
 if TYPE_CHECKING:
@@ -50,9 +50,11 @@ class Accepting:
     _triggered: RateLimit = attrs.field(init=False)
     _count: int = attrs.field(default=0, init=False)
     _accept: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    _complain: LimitedSay = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         unit = self.pair.socket
+        self._complain = LimitedSay(self._say)
         self._triggered = RateLimit(unit.trigger_limit_interval, unit.trigger_limit_burst)
 
     async def run(self, *, now: bool) -> None:  # noqa: ARG002
@@ -103,7 +105,7 @@ class Accepting:
                     connection, _ = listener.accept()
                 except OSError as error:
                     if not isinstance(error, (BlockingIOError, ConnectionAbortedError)):
-                        say("socket-activate", f"{self.pair.socket.name}: cannot accept: {reason(error)}")
+                        self._complain(f"cannot accept: {reason(error)}")
                         await trio.sleep(_PAUSE)
                     continue
                 with connection:
@@ -129,7 +131,7 @@ class Accepting:
                 variables=_peer(connection),
             )
         except (ValueError, OSError) as error:
-            say("socket-activate", f"{self.pair.socket.name}: a connection was dropped: {reason(error)}")
+            self._complain(f"a connection was dropped: {reason(error)}")
             return
         child = None
         try:
@@ -165,11 +167,14 @@ class Accepting:
             limit = f"MaxConnectionsPerSource={unit.max_connections_per_source}, from {source}"
         else:
             return False
-        say("socket-activate", f"{unit.name}: a connection was dropped: {limit}")
+        self._complain(f"a connection was dropped: {limit}")
         return True
 
+    def _say(self, message: str) -> None:
+        say("socket-activate", f"{self.pair.socket.name}: {message}")
+
     def _give_up(self) -> None:
-        say("socket-activate", f"{self.pair.socket.name}: clients came {self._triggered}; given up")
+        self._say(f"clients came {self._triggered}; given up")
         self.failed = True
         self.sockets.close()
         self._accept.cancel()

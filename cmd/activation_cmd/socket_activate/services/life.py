@@ -1,4 +1,4 @@
-"""One start of a service, from its first process to the last of what it left; systemd.service(5), sd_notify(3)."""
+"""One start of a service, from its first process to the end of its last one; systemd.service(5), sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import os
 import random
 import signal
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
 from activation_cmd.socket_activate.processes import table
 from activation_cmd.socket_activate.processes.control import run_commands
-from activation_cmd.socket_activate.processes.group import Group
 from activation_cmd.socket_activate.processes.table import send
 from activation_cmd.socket_activate.units.results import End, result_of
 
-from .timers import NEVER, Timers
+from .hearing import Hearing
+from .stopping import Stoppable
+from .timers import NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,68 +26,62 @@ if TYPE_CHECKING:
     from activation import DescriptorStore, Notification, NotifyReceiver
     from activation_cmd.socket_activate.processes.execute import Start
     from activation_cmd.socket_activate.processes.launch import Child, Ending
-    from activation_cmd.socket_activate.processes.reaper import Reaper
-    from activation_cmd.socket_activate.units.model import FailureMode, ServiceUnit
-    from activation_cmd.socket_activate.units.results import Result
 
-State = Literal["starting", "running", "reloading", "stopping", "killing", "dead"]
+    from .limits import LimitedSay
 
 
-@attrs.define(eq=False)
-class Life:
+@attrs.define(eq=False, kw_only=True)
+class Life(Stoppable):
     """One start of a service. :meth:`run` is all of it; the other methods ask for something, before it or meanwhile.
 
     Attributes:
-        identity: the start's own INVOCATION_ID=...
-        result: what systemd calls the service's result.
-        status: how the main process ended, as ``subprocess`` has it.
+        status: how the main process ended, as ``subprocess`` has it; None as long as nobody knows.
     """
 
-    unit: ServiceUnit
-    child: Child
-    identity: bytes
-    reaper: Reaper
     receiver: NotifyReceiver | None
     store: DescriptorStore
     control: Callable[[int], Sequence[Start]]
-    """Gives what ExecReload= has to be run, for the main process of that number."""
-    say: Callable[[str], None]
-    state: State = "starting"
-    result: Result = "success"
+    """Gives what ExecReload= has to run, for the main process of that number."""
+    say_status: LimitedSay
+    complain: LimitedSay
     status: int | None = None
-    _group: Group = attrs.field(init=False)
-    _main: int = attrs.field(init=False)
-    _ended: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _timers: Timers = attrs.field(init=False)
+    _hearing: Hearing = attrs.field(init=False)
     _running_until: float = attrs.field(default=NEVER, init=False)
-    _aborted: bool = attrs.field(default=False, init=False)
     _reload_begun: float = attrs.field(default=NEVER, init=False)
+    """When Type=notify-reload was asked to reload and has not answered yet, by CLOCK_MONOTONIC in microseconds."""
     _reload_again: bool = attrs.field(default=False, init=False)
     _commanded: trio.Event = attrs.field(factory=trio.Event, init=False)
-    """Set but while the commands of ExecReload= run."""
+    """Is not set while the commands of ExecReload= run."""
     _announced: str = attrs.field(default="", init=False)
-    _told_status: str | None = attrs.field(default=None, init=False)
     _nursery: trio.Nursery = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._main = self.child.pid
-        self._group = Group(self.child.pid, self.identity)
-        self._timers = Timers(self.unit.watchdog or NEVER)
+        Stoppable.__attrs_post_init__(self)
+        self._hearing = Hearing(
+            receiver=self.receiver,
+            access=self.unit.notify_access,
+            main=self._main,
+            group=self._group,
+            store=self.store,
+            act=self._act_on,
+            say=self.say_status,
+            complain=self.complain,
+            starter=self.child.pid if self._prepares else 0,
+        )
         self._timers.set(self.unit.timeout_start)
         self._commanded.set()
 
     async def run(self) -> End:
-        """Live; return how it ended."""
+        """Follow the service to the end of its last process; return how it ended."""
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._follow_start)
             self._nursery.start_soon(self._follow_main, self.child)
-            if self.receiver:
-                self._nursery.start_soon(self._listen, self.receiver)
+            self._nursery.start_soon(self._hearing.listen)
             await self._timers.until(self._ended, self._time_is_over)
             self._timers.muzzle()
             if self.state == "reloading":
                 await self._timers.until(self._commanded, self._time_is_over)
-            self._drain()
+            self._hearing.catch_up()
             await self._end_the_rest()
             await self.child.exited.wait()  # its number is free now: another process was the main one
             self._nursery.cancel_scope.cancel()
@@ -94,83 +89,58 @@ class Life:
         self.reaper.executor.release(self.child.pid)
         return End(self.result, self.status)
 
+    @property
+    def _prepares(self) -> bool:
+        """Whether commands of ExecStartPre= come before the service."""
+        return bool(self.unit.exec_start_pre)
+
     async def _follow_start(self) -> None:
         await self.child.settled()
+        self._hearing.starter = 0
         if self.child.failure:
             self.say(self.child.failure)
-        elif self.unit.type == "exec" and self.state == "starting":
-            self._is_running()
+        elif self.state == "starting":
+            if self.unit.type == "exec" or (self.unit.type == "simple" and self._prepares):
+                self._is_running()
+            elif self._prepares:
+                self._timers.set(self.unit.timeout_start)
 
     async def _follow_main(self, child: Child) -> None:
-        if self.unit.type == "simple" and self.state == "starting":
+        if self.unit.type == "simple" and self.state == "starting" and not self._prepares:
             self._is_running()
         await child.exited.wait()
         if self._main == child.pid:
-            self._drain()
-        if self._main == child.pid:  # it may just have told of another
+            self._hearing.catch_up()
+        if self._main == child.pid:  # it may just have named another
             self._judge(child)
             self._ended.set()
 
     async def _follow_another(self, pid: int) -> None:
         ending = await self.reaper.end_of(pid)
-        self._drain()
+        self._hearing.catch_up()
         if self._main == pid:
             self._judge(ending)
             self._ended.set()
 
     def _judge(self, ending: Ending) -> None:
-        """Tell the result by how the main process ended, unless there is one that came first."""
+        """Set the result by how the main process ended, unless there is one already."""
         self.status = ending.status
         if self.result != "success":
             return
         self.result = result_of(ending.status, self.unit.success_statuses, core=ending.core)
         if self.result == "success" and self.state == "starting" and self.unit.type in ("notify", "notify-reload"):
             self.result = "protocol"
-            self.say(f"it ended before it told READY=1, which Type={self.unit.type} has to")
+            self.say(f"it ended before it sent READY=1, which Type={self.unit.type} asks for")
 
-    # What it tells
+    # What the service says
 
-    async def _listen(self, receiver: NotifyReceiver) -> None:
-        while True:
-            self._take(await receiver.receive())
-
-    def _drain(self) -> None:
-        """Take what was told before the end that was just seen."""
-        while self.receiver and (notification := self.receiver.receive_nowait()):
-            self._take(notification)
-
-    def _take(self, notification: Notification) -> None:
-        try:
-            if notification.is_barrier:
-                return
-            if not self._may_notify(notification.pid):
-                self.say(
-                    f"a notification of pid {notification.pid} was dropped: NotifyAccess={self.unit.notify_access} and "
-                    f"the main process is {self._main}"
-                )
-            elif "BARRIER=1" in notification.assignments:
-                self.say("a BARRIER=1 was not alone in its notification, which was dropped")
-            else:
-                self._do(notification)
-        finally:
-            notification.close()
-
-    def _may_notify(self, pid: int) -> bool:
-        access = self.unit.notify_access
-        if access == "all":
-            return self._group.owns(pid)
-        return pid == self._main or (access == "exec" and pid in self._group.helpers)
-
-    def _do(self, notification: Notification) -> None:
+    def _act_on(self, notification: Notification) -> None:
         told = notification.assignments
         if (main := notification.get("MAINPID")) is not None:
             self._set_main(main, trusted=notification.uid == 0)
         if step := next((each for each in reversed(told) if each in _STEPS), ""):  # the last one counts
             self._announced = step
             self._take_step(step, notification)
-        if (status := notification.get("STATUS")) is not None and status != self._told_status:
-            self._told_status = status
-            self.say(f"status: {status}")
         if (microseconds := _number(notification.get("EXTEND_TIMEOUT_USEC"))) is not None:
             self._timers.extend(microseconds / 1e6)
         if (microseconds := _number(notification.get("WATCHDOG_USEC"))) is not None:
@@ -180,32 +150,29 @@ class Life:
             self._pet()
         if "WATCHDOG=trigger" in told:
             self._bite()
-        if not self.store.take(notification) and notification.fds:
-            self.say(f"{len(notification.fds)} descriptors came without FDSTORE=1 and were closed")
+
+    def _set_main(self, text: str, *, trusted: bool) -> None:
+        pid = _number(text)
+        if pid == self._main:
+            return
+        # A sender that is not root may only name a process of this service.
+        possible = pid is not None and pid not in (0, 1, os.getpid(), self.reaper.executor.pid) and table.process(pid)
+        if pid is None or not possible or not (trusted or self._group.owns(pid)):
+            self.complain(f"MAINPID={text} was ignored: that is no process of this service")
+            return
+        self._main = self._hearing.main = pid
+        self.say_status(f"the main process is now pid {pid}")
+        self._nursery.start_soon(self._follow_another, pid)
 
     def _take_step(self, step: str, notification: Notification) -> None:
-        asked = self.state == "reloading" and (self._reload_begun < NEVER or self._is_commanding)  # and is not over
+        # The answer to a reload counts once it has begun.
+        asked = self.state == "reloading" and (self._reload_begun < NEVER or self._is_commanding)
         if step == "READY=1" and self.state in ("starting", "reloading") and not asked:
             self._is_running()
         elif step == "RELOADING=1":
             self._is_reloading(notification.get("MONOTONIC_USEC"))
         elif step == "STOPPING=1" and self.state == "running":
             self._stop_by_itself()
-
-    def _set_main(self, text: str, *, trusted: bool) -> None:
-        pid = _number(text)
-        if pid == self._main:
-            return
-        # Who is not trusted may only name a process of its own.
-        possible = pid is not None and pid not in (0, 1, os.getpid(), self.reaper.executor.pid) and table.process(pid)
-        if pid is None or not possible or not (trusted or self._group.owns(pid)):
-            self.say(f"MAINPID={text} was ignored: that is no process of this service")
-            return
-        self._main = pid
-        self.say(f"the main process is now pid {pid}")
-        self._nursery.start_soon(self._follow_another, pid)
-
-    # What happens to it
 
     def _is_running(self) -> None:
         if self.state == "starting" and self.unit.type not in ("simple", "exec"):
@@ -216,10 +183,10 @@ class Life:
         self.state = "running"
         self._timers.set_at(self._running_until)
         self._pet()
-        if self._announced == "STOPPING=1":  # before it was the time for it
+        if self._announced == "STOPPING=1":  # which came too early to count
             self._stop_by_itself()
         elif self._reload_again:
-            # Asked for while one was under way, which may have come too early for the last change.
+            # It was asked for during another reload, which may have come too early for the last change.
             self._reload_again = False
             self.reload()
 
@@ -228,7 +195,7 @@ class Life:
             return
         asked = self._reload_begun if self.unit.type == "notify-reload" else 0
         if asked < NEVER and (_number(monotonic) or 0) < asked:
-            return  # told before it was asked
+            return  # this began before the reload was asked for
         self._reload_begun = NEVER
         self.state = "reloading"
         self._timers.set(self.unit.timeout_start)
@@ -251,7 +218,7 @@ class Life:
     # Time
 
     def _time_is_over(self) -> None:
-        self._drain()
+        self._hearing.catch_up()
         if not self._timers.are_over:
             return
         unit = self.unit
@@ -272,7 +239,7 @@ class Life:
             for pid in self._group.helpers:
                 send(pid, signal.SIGKILL)
         elif self.state == "reloading":
-            self.say("the reload took too long; it goes on as it is")
+            self.say("the reload took too long; the service goes on as it is")
             self._is_running()
         elif self.state == "stopping":
             if self.result == "success":
@@ -284,23 +251,10 @@ class Life:
         else:
             self._timers.set(None)
 
-    # What is asked of it
-
-    def stop(self) -> None:
-        """Let it end: KillSignal= now, SIGKILL after TimeoutStopSec=."""
-        if self.state in ("starting", "running", "reloading") or self._aborted:
-            self.say(f"ending pid {self._main}")
-            self._end(self.unit.kill_signal)
-
-    def kill(self) -> None:
-        """End it at once."""
-        self.state = "killing"
-        self._timers.muzzle()
-        self._timers.set(None)
-        self._signal(signal.SIGKILL)
+    # Reloading
 
     def reload(self) -> None:
-        """Let it read its configuration again: SIGHUP for Type=notify-reload, else what ExecReload= says."""
+        """Have the service read its configuration again: by SIGHUP for Type=notify-reload, else by ExecReload=."""
         if self.state in ("starting", "reloading"):
             self._reload_again = True
         elif self.state != "running":
@@ -330,49 +284,7 @@ class Life:
         if self.state == "reloading" and not self._ended.is_set():
             self._is_running()
             if self._announced == "RELOADING=1":
-                self._is_reloading(None)  # if that is what it still does
-
-    def _end_by(self, mode: FailureMode) -> None:
-        if mode == "terminate":
-            self._end(self.unit.kill_signal)
-        elif mode == "abort":
-            self._abort()
-        else:
-            self.kill()
-
-    def _abort(self) -> None:
-        self._end(self.unit.watchdog_signal)
-        self._aborted = True
-        self._timers.set(self.unit.timeout_abort)
-
-    def _end(self, number: int) -> None:
-        self.state = "stopping"
-        self._aborted = False
-        self._timers.muzzle()
-        self._timers.set(self.unit.timeout_stop)
-        self._signal(number)
-
-    def _signal(self, number: int) -> None:
-        main = set() if self._ended.is_set() else {self._main}
-        for pid in main.union(self._group.members()):
-            send(pid, number)
-
-    async def _end_the_rest(self) -> None:
-        """End what the main process left behind, as KillMode=control-group does."""
-        if self._group.members() and self.state != "killing":
-            self._end(self.unit.kill_signal)
-        while self._group.members():
-            if self.state == "killing":
-                self._signal(signal.SIGKILL)
-            gone = trio.Event()
-            async with trio.open_nursery() as nursery:
-
-                async def wait(gone: trio.Event = gone) -> None:
-                    await self._group.members_gone()
-                    gone.set()
-
-                nursery.start_soon(wait)
-                await self._timers.until(gone, self._time_is_over)
+                self._is_reloading(None)  # if the service still does it
 
 
 _STEPS = frozenset(["READY=1", "RELOADING=1", "STOPPING=1"])

@@ -15,6 +15,7 @@ from activation_cmd.socket_activate.processes.executor import IDENTITY
 from activation_cmd.socket_activate.units.accounts import account, home, variables
 
 from .life import Life
+from .limits import LimitedSay
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from activation_cmd.socket_activate.units.accounts import Account
     from activation_cmd.socket_activate.units.model import Command, ServiceUnit
     from activation_cmd.socket_activate.units.results import End
+
+    from .notify_socket import NotifySocket, NotifySockets
 
 # What tells of an activation or a manager, of which socket-activate itself may have been the object.
 OWN_VARIABLES = frozenset(
@@ -46,6 +49,7 @@ class Surroundings:
     """
 
     reaper: Reaper
+    notify_sockets: NotifySockets
     environment: Mapping[str, str]
     directory: str | None
     as_units: bool
@@ -69,23 +73,29 @@ class Service:
     variables: Mapping[str, str] = attrs.field(factory=dict)
     store: activation.DescriptorStore = attrs.field(init=False)
     life: Life | None = attrs.field(default=None, init=False)
-    _receiver: activation.NotifyReceiver | None = attrs.field(init=False)
+    _notify: NotifySocket | None = attrs.field(init=False)
     _account: Account | None = attrs.field(init=False)
     _home: str = attrs.field(init=False)
+    _say_status: LimitedSay = attrs.field(init=False)
+    _complain: LimitedSay = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         if self._has_standard_socket and len(self.files) != 1:
             raise ValueError(f"{self.unit.name}: standard streams can be one socket, not {len(self.files)}")
         self._account = account(self.unit)
         self._home = home(self.unit, self._account)
+        self._say_status, self._complain = LimitedSay(self.say), LimitedSay(self.say)
+        self._notify = None
+        if self.unit.notify_access != "none":
+            ids = self._ids(self.unit.exec_start)
+            self._notify = self.surroundings.notify_sockets.make(ids[1] if ids else os.geteuid())
         self.store = activation.DescriptorStore(self.unit.store_maximum)
-        self._receiver = None if self.unit.notify_access == "none" else activation.NotifyReceiver()
 
     def close(self) -> None:
         """Let go of the store and the notifications. The files are whoever's made them."""
         self.store.close()
-        if self._receiver:
-            self._receiver.close()
+        if self._notify:
+            self._notify.close()
 
     def say(self, message: str) -> None:
         """Print a line about this service."""
@@ -107,8 +117,8 @@ class Service:
         if self._account and unit.user:
             environment |= variables(self._account)
         environment |= self.variables
-        if self._receiver:
-            environment["NOTIFY_SOCKET"] = self._receiver.address
+        if self._notify:
+            environment["NOTIFY_SOCKET"] = self._notify.address
             if unit.watchdog:
                 environment["WATCHDOG_USEC"] = str(round(unit.watchdog * 1e6))
                 with_pid.append("WATCHDOG_PID")
@@ -161,10 +171,12 @@ class Service:
             child=child,
             identity=identity,
             reaper=self.surroundings.reaper,
-            receiver=self._receiver,
+            receiver=self._notify.receiver if self._notify else None,
             store=self.store,
             control=self._reload_starts,
             say=self.say,
+            say_status=self._say_status,
+            complain=self._complain,
         )
         return self.life
 

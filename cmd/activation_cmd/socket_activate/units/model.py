@@ -15,6 +15,7 @@ Type = Literal["simple", "exec", "notify", "notify-reload"]
 Restart = Literal["no", "always", "on-success", "on-failure", "on-abnormal", "on-abort", "on-watchdog"]
 FailureMode = Literal["terminate", "abort", "kill"]
 Access = Literal["none", "main", "exec", "all"]
+KillMode = Literal["control-group", "mixed", "process"]
 
 ACCEPTED = "connection"
 """The name of what Accept=yes passes, unless FileDescriptorName= says another."""
@@ -121,6 +122,7 @@ class ServiceUnit:
     name: str
     type: Type = "simple"
     exec_start: Command
+    exec_start_pre: Sequence[Command] = ()
     exec_reload: Sequence[Command] = ()
     environment: Mapping[str, str] = attrs.field(factory=dict)
     environment_files: Sequence[EnvironmentFile] = ()
@@ -153,6 +155,7 @@ class ServiceUnit:
     kill_signal: int = signal.SIGTERM
     watchdog_signal: int = signal.SIGABRT
     watchdog: float | None = None
+    kill_mode: KillMode = "control-group"
     notify_access: Access = "none"
     store_maximum: int = 0
     non_blocking: bool = False
