@@ -32,7 +32,7 @@ coverage: $(VENV)/coverage.stamp ## tell which lines of the library its tests do
 	$(VENV)/bin/python -m coverage run -m pytest --ignore tests/systemd $(TESTS)
 	$(VENV)/bin/python -m coverage report
 
-bench: $(VENV)/bench.stamp ## measure beside peers; BENCH=serving runs one benchmark
+bench: $(VENV)/bench.stamp ## measure beside peers; BENCH=serving runs one of them, BENCH_JSON=file keeps the figures
 	$(VENV)/bin/python -m tests.bench $(BENCH)
 
 clean: ## remove the environments and what was built

@@ -1,13 +1,30 @@
-"""The benchmarks: ``python -m tests.bench [--rounds N] [NAME ...]`` from the project's root. They are no tests."""
+"""The benchmarks: ``python -m tests.bench [--rounds N] [NAME ...]`` from the project's root. They are no tests.
+
+BENCH_JSON in the environment names a file for the results; see _record.py.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from typing import TYPE_CHECKING
 
-from . import activations, cold_start, containers, cores, descriptors, imports, launchers, parallel_start, serving
+from . import (
+    activations,
+    bulk,
+    cold_start,
+    containers,
+    cores,
+    datagrams,
+    descriptors,
+    imports,
+    launchers,
+    parallel_start,
+    serving,
+)
 from ._launch import clean_environment
+from ._record import recording
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +35,8 @@ BENCHMARKS: dict[str, Callable[[str, int | None], None]] = {
     "descriptors": descriptors.run,
     "launchers": launchers.run,
     "serving": serving.run,
+    "bulk": bulk.run,
+    "datagrams": datagrams.run,
     "activations": activations.run,
     "containers": containers.run,
     "cores": cores.run,
@@ -39,8 +58,9 @@ def main() -> None:
     if arguments.rounds is not None and arguments.rounds < 1:
         parser.error(f"--rounds is {arguments.rounds}; expected at least 1")
     clean_environment()
+    path = os.environ.get("BENCH_JSON") or None
     for name in arguments.names or BENCHMARKS:
-        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder, recording(path, name):
             BENCHMARKS[name](folder, arguments.rounds)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
 import signal
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 PATIENCE = 30
 """Seconds until a program that does not answer is given up."""
+
+
+_numbers = itertools.count()
 
 
 def clean_environment() -> None:
@@ -123,6 +127,12 @@ def listening_socket(path: str) -> socket.socket:
     sock.bind(path)
     sock.listen()
     return sock
+
+
+def unix_listener(folder: str) -> tuple[socket.socket, str]:
+    """Return a listening socket with a name of its own in the folder, and its path."""
+    path = os.path.join(folder, f"{next(_numbers)}.sk")
+    return listening_socket(path), path
 
 
 def first_byte(client: socket.socket, program: Program) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -29,3 +30,11 @@ def c_program(folder: str, name: str) -> str | None:
     program = os.path.join(folder, name)
     subprocess.run([compiler, "-O2", "-o", program, os.path.join(_FOLDER, f"{name}.c")], check=True)
     return program
+
+
+def uvloop(benchmark: str) -> bool:
+    """Whether there is a uvloop to compare with; says so where there is none."""
+    found = importlib.util.find_spec("uvloop") is not None
+    if not found:
+        print(f"\n{benchmark}: there is no uvloop to compare with")
+    return found

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import platform
 import textwrap
 from typing import TYPE_CHECKING
 
 import activation
 
+from . import _record
+from ._rounds import Estimate
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ._rounds import Estimate, Results
+    from ._rounds import Results
 
 WIDTH = 110
 
 
 def show(title: str, caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table; the first column is text, the others are numbers."""
+    _record.add("tables", title=title, caption=caption, columns=columns, rows=rows)
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     print(f"\n{title}\n")
     for row in (columns, ["-" * width for width in widths], *rows):
@@ -40,7 +43,17 @@ def show_spans(title: str, caption: str, results: Results, peer: str) -> None:
 
 
 def goal(text: str, measured: str, *, met: bool) -> None:
+    _record.add("goals", goal=text, measured=measured, met=met)
     print(f"goal: {text} - measured {measured}: {'met' if met else 'missed'}", flush=True)
+
+
+def figure(what: str, beside: str, measured: Estimate | float, form: str = "{}") -> None:
+    """Give the README a row: what was measured, beside what, and how the number reads."""
+    if isinstance(measured, Estimate):
+        numbers = {"median": measured.median, "low": measured.low, "high": measured.high}
+    else:
+        numbers = {"median": measured}
+    _record.add("figures", what=what, beside=beside, form=form, **numbers)
 
 
 def ms(seconds: float) -> str:
@@ -58,7 +71,7 @@ def ratio(estimate: Estimate) -> str:
 def machine() -> str:
     compiled = os.path.exists(importlib.util.cache_from_source(activation.__file__))
     return (
-        f"{platform.python_implementation()} {platform.python_version()}, {platform.system()} {platform.release()}, "
+        f"{_record.python()}, {_record.kernel()}, "
         f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}, "
         f"byte code {'on disk' if compiled else 'NOT on disk, so Python starts slower than it has to'}."
     )

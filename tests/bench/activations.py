@@ -24,7 +24,7 @@ from tests.systemd.manager import INTERVAL, Manager, missing
 from ._launch import PATIENCE, running
 from ._programs import c_program, installed
 from ._rounds import interleaved
-from ._table import goal, ms, ratio, show, show_spans
+from ._table import figure, goal, ms, ratio, show, show_spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -134,7 +134,9 @@ def in_a_row(folder: str, program: str, manager: Manager | None, rounds: int) ->
         rows,
     )
     if SYSTEMD in results:
-        print(f"{OURS} takes {ratio(results.ratio(OURS, SYSTEMD))} of {SYSTEMD}'s time")
+        estimate = results.ratio(OURS, SYSTEMD)
+        print(f"{OURS} takes {ratio(estimate)} of {SYSTEMD}'s time")
+        figure(f"`{OURS}`, {LATE:,} activations in a row", "systemd, the same units", estimate, "{} of its time")
     growth = median(growths(looks[OURS]))
     goal(
         f"{OURS}'s memory is flat: at most {FLAT // 1024} KiB more after {LATE:,} than after {EARLY}",
@@ -235,7 +237,14 @@ def at_once(folder: str, program: str, manager: Manager | None, rounds: int) -> 
         peer,
     )
     if manager:
-        print(f"{OURS} takes {ratio(results.ratio(of(OURS, UNITS), peer))} of the time of {peer};")
+        estimate = results.ratio(of(OURS, UNITS), peer)
+        print(f"{OURS} takes {ratio(estimate)} of the time of {peer};")
+        figure(
+            f"`{OURS}`, from its start until {UNITS} socket units listen",
+            "`systemctl start`",
+            estimate,
+            "{} of its time",
+        )
     for name in (OURS, SYSTEMD) if manager else (OURS,):
         more = results.excess(of(name, UNITS), of(name, 1)).median / (UNITS - 1)
         print(f"{name}: {ms(more)} ms for each unit more")

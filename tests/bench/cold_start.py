@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ._launch import first_byte, listening_socket, running
 from ._programs import c_program, installed, script
 from ._rounds import interleaved
-from ._table import goal, ratio, show_spans
+from ._table import figure, goal, ratio, show_spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,6 +51,7 @@ def run(folder: str, rounds: int | None) -> None:
         f"{ratio(estimate)}, by the least times {least:.3f}",
         met=estimate.median <= GOAL,
     )
+    figure("cold start of `foobard`, connect to first byte", f"a {PEER}", estimate, "{} of its time")
 
 
 def cold_start(folder: str, command: Sequence[str]) -> float:

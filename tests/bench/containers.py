@@ -16,7 +16,7 @@ from tests import bundles
 from ._launch import first_byte, listening_socket, running
 from ._programs import c_program, installed
 from ._rounds import interleaved
-from ._table import goal, ratio, show_spans
+from ._table import figure, goal, ratio, show_spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,6 +58,7 @@ def run(folder: str, rounds: int | None) -> None:
         f"{ratio(estimate)}, by the least times {least:.3f}",
         met=estimate.median <= GOAL,
     )
+    figure("`minirunc`, connect to first byte of a C server in a container", RUNC, estimate, "{} of its time")
 
 
 def start(folder: str, command: Sequence[str], *, named: bool) -> float:

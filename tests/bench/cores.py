@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ._launch import PATIENCE, Program, first_byte, running
 from ._programs import c_program, script
 from ._rounds import interleaved
-from ._table import goal, ratio, show
+from ._table import figure, goal, ratio, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,6 +62,7 @@ def run(folder: str, rounds: int | None) -> None:
         )
         for name in (SHARED, REUSED):
             gain = results.ratio(ONE, name)
+            figure("`serve`, a handler that computes: " + name, ONE, gain)
             goal(f"{name} at least {GOAL:g} times {ONE}", ratio(gain), met=gain.median >= GOAL)
 
 

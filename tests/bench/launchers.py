@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ._launch import Program, first_byte, listening_socket, running
 from ._programs import c_program, installed, script
 from ._rounds import interleaved
-from ._table import ratio, show_spans
+from ._table import figure, ratio, show_spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +53,7 @@ def run(folder: str, rounds: int | None) -> None:
         results,
         peer,
     )
+    figure(f"`{OURS}`, connect to first byte of a C server", peer, results.ratio(OURS, peer), "{} of its time")
     print(f"{OURS} is {ratio(results.ratio(OURS, peer))} of {peer};")
     print(f"open_process() is {ratio(results.ratio(OPEN_PROCESS, TRIO))} of trio's own, which can pass no LISTEN_PID")
 

@@ -3,9 +3,10 @@
  *
  * ADDRESS is the path of a Unix socket, or a port on 127.0.0.1.
  *
- * KIND is `connections` (each client connects, has one byte echoed, closes, and begins anew) or `round-trips` (each
- * stays connected, sends 32 bytes, waits until all came back, and repeats). Prints how many of them there were, in how
- * many seconds, and of these, for how many the server, process PID, and this program were on a core.
+ * KIND is `connections` (each client connects, has one byte echoed, closes, and begins anew), `round-trips` (each
+ * stays connected, sends 32 bytes, waits until all came back, and repeats) or `datagrams` (the same by datagrams, to a
+ * port). Prints how many of them there were, in how many seconds, and of these, for how many the server, process PID,
+ * and this program were on a core.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -30,6 +31,7 @@ static union {
     struct sockaddr_in internet;
 } address;
 static socklen_t address_size;
+static int type = SOCK_STREAM;
 static char message[LARGEST];
 static size_t size;
 static int epoll;
@@ -77,7 +79,7 @@ static int read_address(const char *text)
 static void open_client(void)
 {
     struct epoll_event event = {.events = EPOLLIN};
-    int client = socket(address.any.sa_family, SOCK_STREAM, 0);
+    int client = socket(address.any.sa_family, type, 0);
 
     if (client < 0)
         fail("socket");
@@ -119,6 +121,8 @@ int main(int argc, char **argv)
     if (argc != 6 || !read_address(argv[1]))
         return 2;
     anew = !strcmp(argv[2], "connections");
+    if (!strcmp(argv[2], "datagrams"))
+        type = SOCK_DGRAM;
     clients = waiting = atoi(argv[3]);
     seconds = atof(argv[4]);
     if (clock_getcpuclockid(atoi(argv[5]), &server)) {
