@@ -141,10 +141,3 @@ class Reports:
         while True:
             self.mention(WATCHDOG)
             await trio.sleep(timeout * WATCHDOG_SHARE)
-
-    async def extend_timeout(self, seconds: float) -> None:
-        """Ask for more time to stop, for so many seconds; after that the manager may end what is still going on."""
-        with trio.move_on_after(seconds):
-            while True:
-                self.mention(f"EXTEND_TIMEOUT_USEC={EXTENSION * 1e6:.0f}")
-                await trio.sleep(EXTENSION / 3)

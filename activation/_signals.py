@@ -1,13 +1,18 @@
-"""Signals for several at once: every serve() of a process hears them, in whatever order those begin and end.
+"""Signals for a daemon, whoever else in the process hears them.
 
-trio.open_signal_receiver() gives a signal to one receiver only, and receivers have to end in the reverse order.
+Python runs one handler for a signal, so whoever sets the last one takes the signal from all others. But the
+interpreter also writes the number of every signal that has a handler into one descriptor, signal.set_wakeup_fd(),
+which trio uses to wake its loop. A daemon reads the numbers there: it hears a signal even if the program has opened a
+trio.open_signal_receiver() for it, before or after. What the daemon reads goes on to the descriptor of before.
 """
 
 from __future__ import annotations
 
+import inspect
+import os
 import signal
+import socket
 import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -16,88 +21,161 @@ import trio
 from ._environment import surroundings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Collection
     from types import FrameType
+
+    from ._environment import Surroundings
+
+_RECEIVERS = inspect.unwrap(trio.open_signal_receiver).__globals__
+"""The module that the handlers of trio.open_signal_receiver() come from."""
 
 
 @attrs.define(eq=False)
-class Hearing:
-    """The signals that one serve() listens to, and those that came and were not taken yet."""
+class Signals:
+    """The signals that a daemon hears, from the first :meth:`hear` to :meth:`end`.
 
-    numbers: frozenset[int]
-    came: list[int] = attrs.field(factory=list)
-    arrival: trio.Event = attrs.field(factory=trio.Event)
+    The process gives signals to its main thread only. In another one there is nothing to hear.
+
+    Attributes:
+        numbers: those that are heard.
+    """
+
+    numbers: set[int] = attrs.field(factory=set, init=False)
+    _came: list[int] = attrs.field(factory=list, init=False)
+    _arrivals: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _process: _ProcessSignals | None = attrs.field(default=None, init=False)
+    _test: Surroundings | None = attrs.field(factory=surroundings, init=False)
+
+    def hear(self, *numbers: int) -> None:
+        """Hear these signals, too."""
+        if self._test:
+            if self not in self._test.hearings:
+                self._test.hearings.append(self)
+        elif threading.current_thread() is not threading.main_thread():
+            return
+        elif self._process is None:
+            self._process = _ProcessSignals(self.put)
+        self.numbers.update(numbers)
+        if self._process:
+            self._process.catch(self.numbers)
 
     def put(self, number: int) -> None:
-        self.came.append(number)
-        self.arrival.set()
+        """Let one of the signals come."""
+        self._came.append(number)
+        self._arrivals.unpark_all()
 
     async def next(self) -> int:
         """Wait for the next signal and return its number."""
-        while not self.came:
-            self.arrival = trio.Event()
-            await self.arrival.wait()
-        return self.came.pop(0)
+        while not self._came:
+            if self._process:
+                await self._process.wait()
+            else:
+                await self._arrivals.park()
+        return self._came.pop(0)
+
+    def end(self, *, taken: Collection[int] = ()) -> None:
+        """Hear no more. A signal that came and was not read has the effect that it had before, unless it is taken."""
+        raise_signal: Callable[[int], object] = signal.raise_signal
+        caught: Collection[int] = self.numbers
+        if self._test:
+            if self in self._test.hearings:
+                self._test.hearings.remove(self)
+            raise_signal = self._test.raise_signal
+        elif self._process:
+            caught = self._process.end()
+        late, self._came = self._came, []
+        self.numbers = set()
+        self._process = None
+        for number in late:
+            if number in caught and number not in taken:
+                raise_signal(number)
 
 
-@attrs.define(eq=False)
-class _Switchboard:
-    """Whoever hears signals in this run of trio, and what they do when nobody does any more."""
+class _ProcessSignals:
+    """The signals of this process, while a daemon hears them."""
 
-    hearings: list[Hearing] = attrs.field(factory=list)
-    before: dict[int, Any] = attrs.field(factory=dict)
+    def __init__(self, put: Callable[[int], None]) -> None:
+        global _active
+        self._put = put
+        self._before: dict[int, Any] = {}
+        self._ended = False
+        self._reading, self._writing = socket.socketpair()
+        self._reading.setblocking(False)
+        self._writing.setblocking(False)
+        self._fd_before = signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
+        _active = self
 
-    def deliver(self, number: int) -> None:
-        heard = [hearing for hearing in self.hearings if number in hearing.numbers]
-        for hearing in heard:
-            hearing.put(number)
-        if not heard:
-            signal.raise_signal(number)  # it came while the last one left: the handler of before has it
+    def catch(self, numbers: Collection[int]) -> None:
+        for number in numbers - self._before.keys():
+            before = self._before[number] = signal.getsignal(number)
+            # A receiver's handler stays: all that is needed here is that there is one.
+            if getattr(before, "__globals__", None) is not _RECEIVERS:
+                signal.signal(number, self._handle)
 
+    async def wait(self) -> None:
+        """Wait until some signal came, and put those that did."""
+        await trio.lowlevel.wait_readable(self._reading)
+        self._take()
 
-_switchboard: trio.lowlevel.RunVar[_Switchboard] = trio.lowlevel.RunVar("activation_signals")
+    def end(self) -> list[int]:
+        """Put what came, and return the signals that nobody else has heard."""
+        global _active
+        ours = self._restore(self._fd_before)
+        self._take()
+        self._close()
+        _active = None
+        return ours
 
+    def forget(self) -> None:
+        """In a forked child: do what was done before, and leave the sockets and the loop to the parent."""
+        self._restore(-1)
+        self._close()
 
-@contextmanager
-def hear_signals(*numbers: int) -> Iterator[Hearing]:
-    """Hear the signals within the block. In a thread that is not the main one there are none to hear.
-
-    A signal that came and was not taken until the last hearer's end has the effect that it had before.
-    """
-    hearing = Hearing(frozenset(numbers))
-    if test := surroundings():
-        test.hearings.append(hearing)
+    def _take(self) -> None:
         try:
-            yield hearing
-        finally:
-            test.hearings.remove(hearing)
-            for number in hearing.came:
-                if not any(number in other.numbers for other in test.hearings):
-                    test.raise_signal(number)
-        return
-    if threading.current_thread() is not threading.main_thread():
-        yield hearing
-        return
-    try:
-        board = _switchboard.get()
-    except LookupError:
-        board = _Switchboard()
-        _switchboard.set(board)
-    token = trio.lowlevel.current_trio_token()
+            data = self._reading.recv(1 << 12)
+        except BlockingIOError:
+            return
+        if self._fd_before >= 0:
+            try:
+                os.write(self._fd_before, data)
+            except OSError:
+                pass  # it is full, so whoever reads there wakes anyway
+        for number in data:
+            if number in self._before:
+                self._put(number)
 
-    def handler(number: int, _: FrameType | None) -> None:
-        token.run_sync_soon(board.deliver, number)
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        # A receiver that was opened before our end and closed after it has put this back.
+        if self._ended:
+            signal.signal(number, self._before[number])
+            signal.raise_signal(number)
 
-    board.hearings.append(hearing)
-    try:
-        for number in hearing.numbers - board.before.keys():
-            board.before[number] = signal.signal(number, handler)
-        yield hearing
-    finally:
-        board.hearings.remove(hearing)
-        unheard = {number for number in hearing.numbers if not any(number in other.numbers for other in board.hearings)}
-        for number in unheard:
-            signal.signal(number, board.before.pop(number))
-        for number in hearing.came:
-            if number in unheard:
-                signal.raise_signal(number)
+    def _restore(self, fd_before: int) -> list[int]:
+        """Restore what was before, but for what somebody else has changed since; return the signals that were ours."""
+        ours = [number for number in self._before if signal.getsignal(number) == self._handle]
+        for number in ours:
+            signal.signal(number, self._before[number])
+        current = signal.set_wakeup_fd(fd_before, warn_on_full_buffer=False)
+        if current != self._writing.fileno():
+            signal.set_wakeup_fd(current, warn_on_full_buffer=False)
+        return ours
+
+    def _close(self) -> None:
+        self._ended = True
+        self._reading.close()
+        self._writing.close()
+
+
+_active: _ProcessSignals | None = None
+
+
+def _in_forked_child() -> None:
+    # The child would not die of a signal, and the parent would hear what the child got.
+    global _active
+    if _active is not None:
+        _active.forget()
+        _active = None
+
+
+os.register_at_fork(after_in_child=_in_forked_child)

@@ -1,19 +1,24 @@
+"""How a daemon hears signals beside whoever else wants them, and how a forked child does not."""
+
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
-from activation._signals import hear_signals
+from activation._signals import Signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NUMBER = signal.SIGUSR1
+LIMIT = 20.0
 
 
 @pytest.fixture
@@ -25,66 +30,160 @@ def before() -> Iterator[list[int]]:
     signal.signal(NUMBER, own)
 
 
-async def test_every_hearer_gets_a_signal_and_the_handler_of_before_does_not(before: list[int]) -> None:
-    with hear_signals(NUMBER) as one, hear_signals(NUMBER, signal.SIGUSR2) as two:
-        os.kill(os.getpid(), NUMBER)
-        with trio.fail_after(10):
-            assert [await one.next(), await two.next()] == [NUMBER, NUMBER]
+@contextmanager
+def hearing(*numbers: int) -> Iterator[Signals]:
+    signals = Signals()
+    signals.hear(*(numbers or (NUMBER,)))
+    try:
+        yield signals
+    finally:
+        signals.end()
+
+
+def kill(number: int = NUMBER) -> None:
+    os.kill(os.getpid(), number)
+
+
+async def test_a_signal_is_heard_and_the_handler_of_before_does_not_get_it(before: list[int]) -> None:
+    with hearing() as signals, trio.fail_after(LIMIT):
+        signals.hear(signal.SIGUSR2)
+        for number in (NUMBER, signal.SIGUSR2, NUMBER):
+            kill(number)
+            assert await signals.next() == number
     assert before == []
-    os.kill(os.getpid(), NUMBER)
+    kill()
     assert before == [NUMBER]
 
 
-async def test_hearers_may_end_in_any_order(before: list[int]) -> None:
-    one, two = hear_signals(NUMBER), hear_signals(NUMBER)
-    one.__enter__()
-    second = two.__enter__()
-    one.__exit__(None, None, None)
-    os.kill(os.getpid(), NUMBER)
-    with trio.fail_after(10):
-        assert await second.next() == NUMBER
-    two.__exit__(None, None, None)
-    assert before == []
-    os.kill(os.getpid(), NUMBER)
-    assert before == [NUMBER]
+async def test_several_signals_come_in_their_order(before: list[int]) -> None:
+    numbers = [signal.SIGUSR2, NUMBER, signal.SIGUSR2, NUMBER, NUMBER]
+    with hearing(NUMBER, signal.SIGUSR2) as signals, trio.fail_after(LIMIT):
+        for number in numbers:
+            kill(number)
+        assert [await signals.next() for _ in numbers] == numbers
 
 
 async def test_a_signal_that_was_not_taken_is_the_handlers_of_before(before: list[int]) -> None:
-    with hear_signals(NUMBER) as hearing:
-        os.kill(os.getpid(), NUMBER)
-        await trio.testing.wait_all_tasks_blocked()
-        assert hearing.came == [NUMBER]
+    with hearing(NUMBER, signal.SIGUSR2) as signals, trio.fail_after(LIMIT):
+        kill(signal.SIGUSR2)
+        kill()
+        assert await signals.next() == signal.SIGUSR2
         assert before == []
     assert before == [NUMBER]
 
 
-async def test_a_signal_that_comes_while_the_last_one_leaves_is_not_lost(before: list[int]) -> None:
-    with hear_signals(NUMBER):
-        os.kill(os.getpid(), NUMBER)
-    await trio.testing.wait_all_tasks_blocked()
+async def test_a_signal_that_comes_right_before_the_end_is_not_lost(before: list[int]) -> None:
+    with hearing():
+        kill()
     assert before == [NUMBER]
 
 
-async def test_what_one_left_and_another_took_does_not_come_again(before: list[int]) -> None:
-    with hear_signals(NUMBER) as stays:
-        with hear_signals(NUMBER):
-            os.kill(os.getpid(), NUMBER)
-            await trio.testing.wait_all_tasks_blocked()
-        assert await stays.next() == NUMBER
-        await trio.testing.wait_all_tasks_blocked()
-        assert stays.came == []
+async def test_a_signal_that_is_taken_care_of_does_not_come_again(before: list[int]) -> None:
+    with hearing() as signals:
+        kill()
+        signals.end(taken={NUMBER})
     assert before == []
+
+
+@pytest.mark.parametrize("order", ["receiver first", "receiver second"])
+async def test_a_receiver_of_the_program_hears_it_too(before: list[int], order: str) -> None:
+    async def both_hear(signals: Signals, received: object) -> None:
+        with trio.fail_after(LIMIT):
+            for _ in range(3):
+                kill()
+                assert await signals.next() == NUMBER
+                assert await anext(received) == NUMBER  # type: ignore[call-overload]
+
+    if order == "receiver first":
+        with trio.open_signal_receiver(NUMBER) as received:
+            with hearing() as signals:
+                await both_hear(signals, received)
+            kill()
+            with trio.fail_after(LIMIT):
+                assert await anext(aiter(received)) == NUMBER
+    else:
+        with hearing() as signals:
+            with trio.open_signal_receiver(NUMBER) as received:
+                await both_hear(signals, received)
+            kill()
+            with trio.fail_after(LIMIT):
+                assert await signals.next() == NUMBER
+    assert before == []
+    kill()
+    assert before == [NUMBER]
+
+
+async def test_a_receiver_that_outlives_the_daemon_leaves_the_handler_of_before(before: list[int]) -> None:
+    with hearing():
+        receiver = trio.open_signal_receiver(NUMBER)
+        received = receiver.__enter__()
+    kill()
+    with trio.fail_after(LIMIT):
+        assert await anext(aiter(received)) == NUMBER
+    receiver.__exit__(None, None, None)
+    assert before == []
+    kill()
+    assert before == [NUMBER]
+    kill()
+    assert before == [NUMBER, NUMBER]
+
+
+async def test_what_came_goes_on_to_the_descriptor_of_before(before: list[int]) -> None:
+    reading, writing = socket.socketpair()
+    writing.setblocking(False)
+    reading.settimeout(LIMIT)
+    trios = signal.set_wakeup_fd(writing.fileno())
+    try:
+        with hearing() as signals, trio.fail_after(LIMIT):
+            kill()
+            assert await signals.next() == NUMBER
+            assert reading.recv(10) == bytes([NUMBER])
+        kill()
+        assert reading.recv(10) == bytes([NUMBER])
+    finally:
+        signal.set_wakeup_fd(trios)
+        reading.close()
+        writing.close()
 
 
 def test_in_another_thread_there_is_nothing_to_hear(before: list[int]) -> None:
     async def hear() -> None:
-        with hear_signals(NUMBER) as hearing:
-            os.kill(os.getpid(), NUMBER)
+        with hearing() as signals:
+            kill()
             with trio.move_on_after(0.05):
-                await hearing.next()
-            assert hearing.came == []
+                await signals.next()
+                raise AssertionError
 
     thread = threading.Thread(target=trio.run, args=(hear,))
     thread.start()
     thread.join()
     assert before == [NUMBER]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # from Python 3.12 on, where there are threads
+@pytest.mark.parametrize("forks", ["the loop's thread", "another thread"])
+async def test_a_forked_child_has_the_handlers_of_before_and_the_parent_hears_nothing(
+    before: list[int], forks: str
+) -> None:
+    def child() -> int:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                kill()
+                os._exit(0 if before == [NUMBER] and signal.set_wakeup_fd(-1) == -1 else 1)
+            finally:
+                os._exit(2)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    with hearing() as signals, trio.fail_after(LIMIT):
+        if forks == "another thread":
+            assert await trio.to_thread.run_sync(child) == 0
+        else:
+            assert child() == 0
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.move_on_after(0.05):
+            await signals.next()
+            raise AssertionError
+        kill()
+        assert await signals.next() == NUMBER
+    assert before == []

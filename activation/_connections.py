@@ -1,0 +1,84 @@
+"""One connection after another: its handler, its TLS handshake, what goes wrong with it, and its end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import attrs
+import trio
+
+from ._peers import Peer
+
+if TYPE_CHECKING:
+    from ._activity import Activity
+
+log = logging.getLogger("activation")
+
+Handler: TypeAlias = Callable[[Any], Awaitable[object]]
+
+
+@attrs.define(eq=False)
+class Connections:
+    """The open connections of one serve().
+
+    Attributes:
+        nursery: where their handlers run.
+        open: how many there are.
+        departures: where to wait until one ends.
+    """
+
+    _activity: Activity
+    _handshake_timeout: float
+    nursery: trio.Nursery = attrs.field(init=False)
+    open: int = attrs.field(default=0, init=False)
+    departures: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+
+    def begin(self, stream: trio.abc.AsyncResource, handler: Handler) -> None:
+        """Run the handler with the stream, and close that after it."""
+        self.open += 1
+        self._activity.connect()
+        self.nursery.start_soon(self._run, stream, handler)
+
+    async def _run(self, stream: trio.abc.AsyncResource, handler: Handler) -> None:
+        who = Peer(stream)  # now: the handler may close the stream before it fails
+        try:
+            if not isinstance(stream, trio.SSLStream):
+                await handler(stream)
+            elif await self._shake_hands(stream, who):
+                await handler(stream)
+                with trio.move_on_after(self._handshake_timeout):
+                    await stream.aclose()  # says goodbye, as TLS wants it
+        except* trio.BrokenResourceError as errors:
+            broken = _one(errors)
+            log.info("the connection of %s broke: %s", who, broken.__cause__ or broken)
+        except* Exception as errors:
+            log.error("the handler failed for %s; only that connection ends", who, exc_info=_one(errors))
+        finally:
+            if type(stream) is trio.SocketStream:
+                stream.socket.close()  # all that its aclose() does, but for the checkpoint
+            else:
+                await close(stream)
+            self.open -= 1
+            if self.departures:
+                self.departures.unpark_all()
+            self._activity.disconnect()
+
+    async def _shake_hands(self, stream: trio.SSLStream[Any], who: Peer) -> bool:
+        with trio.move_on_after(self._handshake_timeout):
+            await stream.do_handshake()
+            return True
+        log.info("%s did not finish the TLS handshake in %g s", who, self._handshake_timeout)
+        return False
+
+
+async def close(resource: trio.abc.AsyncResource) -> None:
+    """Close it without a goodbye, whether the caller is cancelled or not."""
+    with trio.CancelScope(shield=True):
+        await trio.aclose_forcefully(resource)
+
+
+def _one(errors: ExceptionGroup[Exception]) -> Exception:
+    """The error itself where a group has only one."""
+    return errors.exceptions[0] if len(errors.exceptions) == 1 else errors

@@ -1,0 +1,100 @@
+"""Reloads at SIGHUP: one for the manager, however many serve() have something to reload."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+import trio
+
+from ._notify import READY, RELOADING, monotonic_usec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+log = logging.getLogger("activation")
+
+
+class Daemon(Protocol):
+    """What a reload has to know of the daemon."""
+
+    @property
+    def is_ready(self) -> bool: ...
+    @property
+    def is_stopping(self) -> bool: ...
+    def tell(self, *assignments: str) -> bool: ...
+
+
+@attrs.define(eq=False)
+class Reloads:
+    """The reloads of one daemon.
+
+    Attributes:
+        running: how many functions of the reload under way have not returned.
+    """
+
+    _daemon: Daemon
+    running: int = attrs.field(default=0, init=False)
+    _requested: bool = attrs.field(default=False, init=False)
+    _reloaders: list[Reloader] = attrs.field(factory=list, init=False)
+
+    def request(self) -> None:
+        """Reload now, or as soon as the daemon is ready and a reload under way is over. Several ask for one."""
+        self._requested = True
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a reload that was requested, if it is time."""
+        if not self._requested or self.running or not self._daemon.is_ready or self._daemon.is_stopping:
+            return
+        self._requested = False
+        self._daemon.tell(RELOADING, monotonic_usec())
+        self.running = len(self._reloaders)
+        for reloader in self._reloaders:
+            reloader.wanted.set()
+        if not self._reloaders:
+            log.info("SIGHUP: there is nothing to reload; serve() has no reload=")
+            self._over()
+
+    def add(self, reload: Callable[[], object]) -> Reloader:
+        reloader = Reloader(self, reload)
+        self._reloaders.append(reloader)
+        return reloader
+
+    def remove(self, reloader: Reloader) -> None:
+        self._reloaders.remove(reloader)
+        if reloader.wanted.is_set():
+            self.returned()
+
+    def returned(self) -> None:
+        self.running -= 1
+        if not self.running:
+            self._over()
+
+    def _over(self) -> None:
+        if not self._daemon.is_stopping:
+            self._daemon.tell(READY)
+        self.begin()
+
+
+@attrs.define(eq=False)
+class Reloader:
+    """What one serve() does at a reload."""
+
+    _reloads: Reloads
+    _function: Callable[[], object]
+    wanted: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    async def run(self) -> None:
+        while True:
+            await self.wanted.wait()
+            try:
+                result = self._function()
+                if inspect.isawaitable(result):
+                    await result
+            except Exception:
+                log.exception("the reload failed; going on as before")
+            self.wanted = trio.Event()
+            self._reloads.returned()
