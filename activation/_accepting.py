@@ -109,4 +109,6 @@ class Accepting:
 
 def _socket(listener: Listener) -> trio.socket.SocketType | None:
     """What a listener accepts on, where it tells."""
-    return getattr(getattr(listener, "transport_listener", listener), "socket", None)
+    if isinstance(listener, trio.SSLListener):
+        listener = listener.transport_listener
+    return getattr(listener, "socket", None)
