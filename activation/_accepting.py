@@ -109,6 +109,4 @@ class Accepting:
 
 def _socket(listener: Listener) -> trio.socket.SocketType | None:
     """What a listener accepts on, where it tells."""
-    if isinstance(listener, trio.SSLListener):
-        listener = listener.transport_listener
-    return getattr(listener, "socket", None)
+    return getattr(getattr(listener, "transport_listener", listener), "socket", None)

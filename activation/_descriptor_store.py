@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import logging
 import os
 import select
 from collections.abc import Iterable
@@ -12,31 +10,29 @@ from typing import Final, Self
 import attrs
 import trio
 
+from ._occasional import OccasionalWarnings
 from ._receiver import Notification
-
-_LOG: Final = logging.getLogger("activation")
+from ._same_file import OpenFiles
 
 _LONGEST_NAME: Final = 255
 
 
-@attrs.frozen
-class _Stored:
-    name: str
-    fd: int
-
-
 @attrs.define(eq=False)
 class DescriptorStore:
-    """Descriptors with names, kept as FileDescriptorStoreMax= of systemd.service(5) has it.
+    """Descriptors with names that a service stores and finds again: FileDescriptorStoreMax= of systemd.service(5).
+
+    It warns on the logger ``activation`` about what it does not keep, of each kind once a minute at most.
 
     Attributes:
-        maximum: how many it keeps; more are closed with a warning to the logger ``activation``.
+        maximum: how many descriptors it keeps; it closes what comes above that.
     """
 
     maximum: int
-    _stored: list[_Stored] = attrs.field(factory=list, init=False)
+    _stored: dict[int, str] = attrs.field(factory=dict, init=False)
+    _open_files: OpenFiles = attrs.field(factory=OpenFiles, init=False)
     # With no events asked for, an epoll tells of EPOLLHUP and EPOLLERR alone.
     _hung_up: select.epoll = attrs.field(factory=select.epoll, init=False)
+    _warnings: OccasionalWarnings = attrs.field(factory=OccasionalWarnings, init=False)
 
     def __enter__(self) -> Self:
         return self
@@ -48,19 +44,19 @@ class DescriptorStore:
         return len(self._stored)
 
     def take(self, notification: Notification) -> bool:
-        """Do what a message says of the store: FDSTORE=1 or FDSTOREREMOVE=1, with FDNAME= and FDPOLL=. sd_notify(3).
+        """Do what a message asks of the store: FDSTORE=1 or FDSTOREREMOVE=1, with FDNAME= and FDPOLL=. sd_notify(3).
 
         Returns:
-            Whether it says anything of it. Its descriptors are then the store's, or closed.
+            Whether it asks anything of it. The store has then taken over the message's descriptors or closed them.
         """
         name = notification.get("FDNAME")
         if name is not None and not is_name(name):
-            _LOG.warning("FDNAME=%s of pid %d is no descriptor's name; ignored", name, notification.pid)
+            self._warnings.warn("FDNAME=%.300r of pid %d cannot be a name and is ignored", name, notification.pid)
             name = None
         if "FDSTOREREMOVE=1" in notification.assignments:
             notification.close()
             if name is None:
-                _LOG.warning("FDSTOREREMOVE=1 of pid %d goes without a valid FDNAME=; ignored", notification.pid)
+                self._warnings.warn("FDSTOREREMOVE=1 of pid %d comes without a valid FDNAME=", notification.pid)
             else:
                 self.remove(name)
         elif "FDSTORE=1" in notification.assignments:
@@ -72,33 +68,35 @@ class DescriptorStore:
         return True
 
     def add(self, fds: Iterable[int], name: str = "stored", *, poll: bool = True) -> int:
-        """Keep the descriptors, which become the store's own.
+        """Take the descriptors over and keep them.
 
-        One that is stored already (the same open file, whatever its number) is closed, and so is one too many.
+        It closes a descriptor of an open file that it has already, whatever its number, and one above the maximum.
 
         Args:
+            fds: the descriptors.
             name: of all of them; any number may have the same.
             poll: drop them when the other side hangs up.
 
         Returns:
-            How many were new and kept.
+            How many were new and are kept.
         """
         kept = 0
         for fd in fds:
-            if any(same_file(fd, other.fd) for other in self._stored):
+            if not self._open_files.add(fd):
                 os.close(fd)
             elif fault := self._fault(fd, poll=poll):
+                self._open_files.remove(fd)
                 os.close(fd)
-                _LOG.warning("the descriptor %r was dropped: %s", name, fault)
+                self._warnings.warn("the descriptor %r is not kept: %s", name, fault)
             else:
-                self._stored.append(_Stored(name, fd))
+                self._stored[fd] = name
                 kept += 1
         return kept
 
     def _fault(self, fd: int, *, poll: bool) -> str | None:
         """Why it cannot be kept; None if it can, and is watched."""
         if len(self._stored) >= self.maximum:
-            return f"the store has its {self.maximum}"
+            return f"the store is full with {self.maximum}"
         try:
             if poll:
                 self._hung_up.register(fd, 0)
@@ -109,27 +107,27 @@ class DescriptorStore:
         return None
 
     def remove(self, name: str) -> int:
-        """Close what has this name; return how many that were."""
-        return self._drop([stored for stored in self._stored if stored.name == name])
+        """Close the descriptors of this name; return how many there were."""
+        return self._drop([fd for fd, other in self._stored.items() if other == name])
 
     def clear(self) -> int:
-        """Close everything that is kept; return how many that were."""
+        """Close all descriptors; return how many there were."""
         return self._drop(list(self._stored))
 
     def files(self) -> list[tuple[str, int]]:
-        """What is kept, oldest first, as :func:`activation.open_process` takes it: after the sockets."""
+        """Return the names and descriptors, oldest first, as :func:`activation.open_process` takes them."""
         self.drop_hung_up()
-        return [(stored.name, stored.fd) for stored in self._stored]
+        return [(name, fd) for fd, name in self._stored.items()]
 
     def drop_hung_up(self) -> int:
         """Close what the other side has left, unless it came with FDPOLL=0; return how many that were."""
-        if not self._stored:
-            return 0
-        numbers = {fd for fd, _ in self._hung_up.poll(0)}
-        return self._drop([stored for stored in self._stored if stored.fd in numbers])
+        dropped = 0
+        while self._stored and (events := self._hung_up.poll(0)):
+            dropped += self._drop([fd for fd, _ in events])
+        return dropped
 
     async def watch(self) -> None:
-        """Drop what hangs up, as soon as it does, until cancelled."""
+        """Drop each descriptor as soon as its other side hangs up, until cancelled."""
         while True:
             await trio.lowlevel.wait_readable(self._hung_up)
             self.drop_hung_up()
@@ -139,40 +137,18 @@ class DescriptorStore:
         self.clear()
         self._hung_up.close()
 
-    def _drop(self, dropped: list[_Stored]) -> int:
-        for stored in dropped:
-            self._stored.remove(stored)
+    def _drop(self, fds: list[int]) -> int:
+        for fd in fds:
+            del self._stored[fd]
+            self._open_files.remove(fd)
             try:
-                self._hung_up.unregister(stored.fd)
+                self._hung_up.unregister(fd)
             except OSError:
                 pass  # it was not watched
-            os.close(stored.fd)
-        return len(dropped)
+            os.close(fd)
+        return len(fds)
 
 
 def is_name(name: str) -> bool:
     """Whether it can be in LISTEN_FDNAMES: printable ASCII without spaces and colons, at most 255."""
     return len(name) <= _LONGEST_NAME and all("!" <= character <= "~" and character != ":" for character in name)
-
-
-_KCMP_CALL: Final = {"x86_64": 312, "aarch64": 272, "riscv64": 272, "s390x": 343, "ppc64le": 354}
-_KCMP_FILE: Final = 0
-
-
-def same_file(one: int, other: int) -> bool:
-    """Whether two descriptors are of the same open file, as after dup(2). kcmp(2)."""
-    status, other_status = os.fstat(one), os.fstat(other)
-    if (status.st_dev, status.st_ino, status.st_mode) != (
-        other_status.st_dev,
-        other_status.st_ino,
-        other_status.st_mode,
-    ):
-        return False
-    machine = os.uname().machine
-    if machine in _KCMP_CALL:
-        pid = os.getpid()
-        order = ctypes.CDLL(None).syscall(_KCMP_CALL[machine], pid, pid, _KCMP_FILE, one, other)
-        if order >= 0:
-            return bool(order == 0)
-    # Forbidden or unknown here: what has the same inode counts as the same, as it is for every socket.
-    return True

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +14,8 @@ import trio
 import trio.testing
 
 import activation
-from activation import DescriptorStore, Notification
+from activation import DescriptorStore, Notification, _same_file
+from activation._occasional import INTERVAL
 from tests.children import no_leak, open_descriptors
 
 if TYPE_CHECKING:
@@ -72,11 +75,65 @@ def test_more_than_the_maximum_is_closed_with_a_warning(
     sockets = [pair() for _ in range(6)]
     assert store.add([theirs for _, theirs in sockets], "many") == 4
     assert len(store) == 4
-    assert "'many' was dropped: the store has its 4" in caplog.text
+    assert "'many' is not kept: the store is full with 4" in caplog.text
     for ours, _ in sockets[4:]:
         assert ours.recv(1) == b""
     for ours, _ in sockets:
         ours.close()
+
+
+def test_a_full_store_warns_once_a_minute_and_says_how_often_it_did_not(
+    store: DescriptorStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.add([os.eventfd(0) for _ in range(100)], "many")
+    for _ in range(50):
+        store.take(told("FDSTORE=1", "FDNAME=a:b", fds=[os.eventfd(0)]))
+    assert len(store) == 4
+    assert len(caplog.messages) == 2  # one of each kind
+    later = time.monotonic() + INTERVAL
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    store.add([os.eventfd(0)], "one")
+    assert caplog.messages[2] == "the descriptor 'one' is not kept: the store is full with 4; 145 more like this before"
+
+
+def test_thousands_of_descriptors_of_one_inode_take_no_more_than_a_few_comparisons_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    comparisons, real = 0, _same_file._order
+
+    def order(one: int, other: int) -> int:
+        nonlocal comparisons
+        comparisons += 1
+        return real(one, other)
+
+    monkeypatch.setattr(_same_file, "_order", order)
+    with no_leak(), DescriptorStore(3000) as store:
+        fds = [os.eventfd(0) for _ in range(3000)]
+        random.shuffle(fds)
+        assert store.add(fds) == 3000
+        copies = [os.dup(fd) for fd in fds]
+        assert store.add(copies) == 0
+        assert store.files() == [("stored", fd) for fd in fds]
+        assert comparisons < 6000 * 13
+        assert store.remove("stored") == 3000
+
+
+def test_where_files_cannot_be_compared_sockets_are_and_nothing_else_is_dropped(
+    store: DescriptorStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_same_file, "_KCMP_CALL", None)
+    ours, theirs = pair()
+    with ours:
+        assert store.add([theirs, os.dup(theirs)], "socket") == 1
+        assert store.add([os.eventfd(0), os.eventfd(0)], "event") == 2
+
+
+def test_what_was_removed_can_be_stored_again(store: DescriptorStore) -> None:
+    fd = os.eventfd(0)
+    for _ in range(3):
+        assert store.add([os.dup(fd)], "again") == 1
+        assert store.remove("again") == 1
+    os.close(fd)
 
 
 def test_remove_closes_all_of_that_name(store: DescriptorStore) -> None:

@@ -1,18 +1,20 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import ssl
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trustme
 
 import activation
 from activation._files import File
 from tests.children import no_leak, output, tcp_listener, udp_socket
 
 if TYPE_CHECKING:
-    import ssl
     from pathlib import Path
 
 
@@ -217,3 +219,101 @@ async def test_a_context_for_clients_is_refused_before_anything_is_taken(
         activation.tls_listeners(certificate[1], passed)
     assert passed[0].fileno() >= 0
     passed[0].close()
+
+
+@pytest.mark.parametrize("everywhere", [None, False, True])
+async def test_a_unix_listener_without_tls_is_named_in_a_warning_unless_that_was_asked_for(
+    certificate: tuple[ssl.SSLContext, ssl.SSLContext],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    everywhere: bool | None,
+) -> None:
+    path = str(tmp_path / "a.sk")
+    passed = passed_as(("web", tcp_listener()), ("admin", unix_listener(path)))
+    found = activation.tls_listeners(certificate[0], passed, everywhere=everywhere)
+    assert isinstance(found[0], trio.SSLListener)
+    assert isinstance(found[1], trio.SSLListener) is (everywhere is True)
+    assert (f"the listener 'admin' at {path} has no TLS" in caplog.text) is (everywhere is None)
+    for listener in found:
+        assert listener
+        await listener.aclose()
+
+
+async def test_with_tls_everywhere_a_plain_client_of_a_unix_listener_gets_nothing(
+    certificate: tuple[ssl.SSLContext, ssl.SSLContext], tmp_path: Path
+) -> None:
+    path = str(tmp_path / "a.sk")
+    named = activation.tls_listeners_with_names(
+        certificate[0], passed_as(("admin", unix_listener(path))), everywhere=True
+    )
+    (listener,) = named["admin"]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_secret, listener)
+        async with await trio.open_unix_socket(path) as plain:
+            await plain.send_all(b"give me the secret\n")
+            answer = b""
+            with contextlib.suppress(trio.BrokenResourceError):
+                while more := await plain.receive_some():
+                    answer += more
+            assert b"secret" not in answer
+        stream = trio.SSLStream(await trio.open_unix_socket(path), certificate[1], server_hostname="localhost")
+        assert await stream.receive_some() == b"secret"
+        await trio.aclose_forcefully(stream)
+        nursery.cancel_scope.cancel()
+
+
+async def serve_secret(listener: trio.abc.Listener[trio.abc.Stream]) -> None:
+    async def handle(stream: trio.abc.Stream) -> None:
+        try:
+            await stream.send_all(b"secret")
+        except trio.BrokenResourceError:
+            await trio.aclose_forcefully(stream)
+
+    await trio.serve_listeners(handle, [listener])
+
+
+async def test_a_function_gives_the_context_of_the_next_connection(tmp_path: Path) -> None:
+    def contexts(common_name: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+        authority = trustme.CA()
+        server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+        authority.issue_cert("localhost", common_name=common_name).configure_cert(server)
+        authority.configure_trust(client)
+        return server, client
+
+    current, client = contexts("first")
+    with no_leak():
+        sock = tcp_listener()
+        port = sock.getsockname()[1]
+        (listener,) = activation.tls_listeners(lambda: current, passed_as(("web", sock)))
+        assert listener
+
+        async def common_name() -> object:
+            stream = await trio.open_ssl_over_tcp_stream("localhost", port, ssl_context=client)
+            await stream.do_handshake()
+            subject = stream.getpeercert()["subject"]
+            await trio.aclose_forcefully(stream)
+            return dict(item for names in subject for item in names)["commonName"]
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_secret, listener)
+            assert await common_name() == "first"
+            current, client = contexts("second")
+            assert await common_name() == "second"
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_function_that_gives_a_context_for_clients_is_an_error_and_leaves_nothing_open(
+    certificate: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    contexts = [*certificate]
+    with no_leak():
+        sock = tcp_listener()
+        port = sock.getsockname()[1]
+        (listener,) = activation.tls_listeners(lambda: contexts.pop(0), passed_as(("web", sock)))
+        assert listener
+        async with await trio.open_tcp_stream("localhost", port) as stream:
+            with pytest.raises(ValueError, match="one for clients"):
+                await listener.accept()
+            assert await stream.receive_some() == b""
+        await listener.aclose()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import struct
@@ -268,6 +269,43 @@ def test_with_datagrams_alone_it_lives_until_a_signal() -> None:
         assert client.recv(100) == b"word"
         process.terminate()
         assert process.wait(LIMIT) == 0
+
+
+def reset(address: object) -> None:
+    """Connect, have something echoed, and reset the connection, which foobard logs."""
+    with connect(address) as client:
+        assert echoed(client, b"x") == b"x"
+        client.sendall(bytes(100_000))  # its answer has not been read at the end
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def test_a_log_that_nobody_reads_holds_up_nobody() -> None:
+    with tcp_listener() as tcp, running(FOOBARD, passed=[tcp], status=0) as process:
+        assert process.stderr
+        fcntl.fcntl(process.stderr, fcntl.F_SETPIPE_SZ, 4096)
+        with open(f"/proc/{process.pid}/fd/2", "wb", buffering=0) as full:
+            os.set_blocking(full.fileno(), False)
+            while full.write(b"x"):
+                pass
+        for _ in range(20):
+            reset(tcp.getsockname())
+        with connect(tcp.getsockname()) as client:
+            assert echoed(client, b"word") == b"word"
+        process.terminate()
+        assert process.wait(LIMIT) == 0
+
+
+def test_resets_fill_no_log_without_end() -> None:
+    with tcp_listener() as tcp, running(FOOBARD, passed=[tcp], status=0) as process:
+        lines: list[bytes] = []
+        reader = threading.Thread(target=lambda: lines.extend(process.stderr or ()))
+        reader.start()
+        for _ in range(400):
+            reset(tcp.getsockname())
+        process.terminate()
+        assert process.wait(LIMIT) == 0
+        reader.join(LIMIT)
+    assert 250 < sum(b"broke" in line for line in lines) <= 300
 
 
 @pytest.mark.parametrize("journal", [True, False])

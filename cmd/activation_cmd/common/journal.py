@@ -1,28 +1,38 @@
-"""Logging to standard error as the journal reads it: with the level in front, sd-daemon(3)."""
+"""Logging to standard error as the journal reads it: with the level in front, sd-daemon(3).
+
+Writing never waits: where nobody reads standard error, lines are lost, and the event loop goes on.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
+import time
 
-from .stdio import say
+from .stdio import say, write_line
 
 LEVELS = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
 """Of Python's levels, the levels of syslog(3)."""
 
+MOST_RECORDS = 300
+"""Records that are written in one interval; clients decide how many there are to write."""
+INTERVAL = 30.0
+"""Seconds of an interval."""
+
 
 def log_to_stderr(program: str) -> None:
     """Send the log to standard error: for the journal where it reads that, else for people."""
-    handler = logging.StreamHandler()
+    handler = _StandardError()
     handler.setFormatter(
         _Prefixed("%(message)s") if journal_reads_stderr() else logging.Formatter(f"{program}: %(message)s")
     )
+    handler.addFilter(_Limit())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def say_log(program: str) -> None:
-    """Say the library's log, as whatever else the program says: that never waits for who reads it."""
+    """Say the library's log in the way in which the program says everything else."""
     logging.getLogger("activation").addHandler(_Say(program))
 
 
@@ -33,6 +43,33 @@ class _Say(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         say(self._program, record.getMessage())
+
+
+class _StandardError(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            for line in self.format(record).splitlines():
+                write_line(line)
+        except Exception:
+            self.handleError(record)
+
+
+class _Limit(logging.Filter):
+    """Lets so many records through in an interval, and has the first one of the next tell how many were left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._end = 0.0
+        self._records = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        now = time.monotonic()
+        if now >= self._end:
+            if self._records > MOST_RECORDS:
+                record.msg = f"({self._records - MOST_RECORDS} messages before this one were left out) {record.msg}"
+            self._end, self._records = now + INTERVAL, 0
+        self._records += 1
+        return self._records <= MOST_RECORDS
 
 
 def journal_reads_stderr() -> bool:

@@ -7,7 +7,7 @@ import select
 import sys
 
 LONGEST_LINE = 4000
-"""Characters; what a pipe takes at once, if it takes anything, is not much more."""
+"""Bytes. A pipe that has room has room for PIPE_BUF, 4096 bytes; a longer line could wait for a reader."""
 
 
 def open_missing() -> None:
@@ -18,15 +18,21 @@ def open_missing() -> None:
 
 
 def say(program: str, message: str) -> None:
-    """Print one line on standard error. Whether anybody reads it makes no difference to what the command does."""
+    """Print one line on standard error, unless nobody reads it."""
+    write_line(f"{program}: {message}")
+
+
+def write_line(line: str) -> None:
+    """Write one line to standard error. It never waits for a reader: where there is no room, the line is lost."""
     if sys.stderr is None:
         return  # it was closed, and print() would take standard output
-    line = f"{program}: {message}"[:LONGEST_LINE]
-    line = "".join(character if character.isprintable() else "?" for character in line)
+    line = "".join(character if character.isprintable() else "?" for character in line[:LONGEST_LINE])
+    encoding = sys.stderr.encoding or "utf-8"
+    line = line.encode(encoding, "backslashreplace")[:LONGEST_LINE].decode(encoding, "ignore")
     try:
         poll = select.poll()
         poll.register(sys.stderr, select.POLLOUT)
-        if poll.poll(0):  # else nobody reads, and the write would wait for that
+        if poll.poll(0):
             # One write, also where standard error is not buffered, or the lines of several writers run into each other.
             print(f"{line}\n", end="", file=sys.stderr, flush=True)
     except (OSError, ValueError):
