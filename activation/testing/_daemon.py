@@ -13,7 +13,6 @@ from activation import READY, RELOADING
 
 from . import _sockets
 from ._manager import described
-from ._memory import keep_as_it_is
 
 if TYPE_CHECKING:
     from ._manager import Manager
@@ -207,10 +206,8 @@ class Daemon:
         memory; what child processes do; and effects that need no descriptor of the daemon, such as removing a file or
         changing a variable of the test.
         """
-        run = self._manager.run
-        run.kill()
-        for _, descriptor in self._manager.store.files():
-            keep_as_it_is(descriptor)
+        self._manager.run.kill()
+        self._manager.part_from_shared_memory()
         await self._manager.until_over("end after SIGKILL")
         await self._manager.begin()
         await self.ready()

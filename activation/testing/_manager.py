@@ -15,11 +15,12 @@ from activation._files import VARIABLES
 from . import _sockets
 from ._command import CommandRun
 from ._in_process import InProcessRun
+from ._memory import copied, is_memfd
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from activation import DescriptorStore
+    from activation import DescriptorStore, Notification
     from activation._types import HasFileno, StrOrBytesPath
 
     from ._run import Run
@@ -41,6 +42,7 @@ class Manager:
     Attributes:
         clients: what the test has connected, to be closed at its end.
         status_taken: the test has been told how the last run ended.
+        not_polled: the names that came with FDPOLL=0.
         complaints: what was wrong and is still to be told.
     """
 
@@ -55,6 +57,7 @@ class Manager:
     runs: list[Run] = attrs.field(factory=list)
     clients: list[Any] = attrs.field(factory=list)
     status_taken: bool = False
+    not_polled: set[str] = attrs.field(factory=set)
     complaints: list[AssertionError] = attrs.field(factory=list)
 
     @property
@@ -68,10 +71,10 @@ class Manager:
         files += self.store.files()
         run: CommandRun | InProcessRun
         if callable(self.daemon):
-            run = InProcessRun(self.store.take, self.watchdog, function=self.daemon, stored=self._stored_numbers)
+            run = InProcessRun(self._take, self.watchdog, function=self.daemon, stored=self._stored_numbers)
             run.prepare(files, self._variables(run) | self.env)
         else:
-            run = CommandRun(self.store.take, self.watchdog)
+            run = CommandRun(self._take, self.watchdog)
             inherited = {name: value for name, value in os.environ.items() if name not in MANAGERS_VARIABLES}
             await run.start(self.daemon, files, inherited | self.env | self._variables(run))
         self.runs.append(run)
@@ -85,6 +88,20 @@ class Manager:
         if self.store.maximum:
             variables["FDSTORE"] = str(self.store.maximum)
         return variables
+
+    def _take(self, notification: Notification) -> None:
+        if "FDPOLL=0" in notification.assignments:
+            self.not_polled.add(notification.get("FDNAME") or "stored")
+        self.store.take(notification)
+
+    def part_from_shared_memory(self) -> None:
+        """Have the store keep copies of the memory that the dead daemon may still change."""
+        stored = self.store.files()
+        if any(is_memfd(descriptor) for _, descriptor in stored):
+            kept = [(name, copied(fd) if is_memfd(fd) else os.dup(fd)) for name, fd in stored]
+            self.store.clear()
+            for name, descriptor in kept:
+                self.store.add([descriptor], name, poll=name not in self.not_polled)
 
     def _stored_numbers(self) -> list[int]:
         return [descriptor for _, descriptor in self.store.files()]

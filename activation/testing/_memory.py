@@ -11,10 +11,8 @@ _ADD_SEALS, _GET_SEALS = 1033, 1034  # fcntl(2); Python has them under Linux onl
 _CHUNK = 1 << 20
 
 
-def keep_as_it_is(descriptor: int) -> None:
-    """Let ``descriptor``, if it is a memfd, refer to a copy: who has the original mapped changes nothing in it."""
-    if not _is_memfd(descriptor):
-        return
+def copied(descriptor: int) -> int:
+    """A new descriptor of a copy of the memfd ``descriptor``: whoever has that mapped changes nothing in the copy."""
     copy = os.memfd_create("activation", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         size = os.fstat(descriptor).st_size
@@ -22,12 +20,14 @@ def keep_as_it_is(descriptor: int) -> None:
         _copy_data(descriptor, copy, size)
         os.lseek(copy, os.lseek(descriptor, 0, os.SEEK_CUR), os.SEEK_SET)
         fcntl.fcntl(copy, _ADD_SEALS, fcntl.fcntl(descriptor, _GET_SEALS))
-        os.dup2(copy, descriptor, inheritable=False)
-    finally:
+    except BaseException:
         os.close(copy)
+        raise
+    return copy
 
 
-def _is_memfd(descriptor: int) -> bool:
+def is_memfd(descriptor: int) -> bool:
+    """Whether the descriptor is of memfd_create(2)."""
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         return False
     try:
