@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from activation_cmd.common.journal import MOST_RECORDS
 
 import activation
 from tests import bundles
@@ -255,6 +257,37 @@ async def test_where_no_thread_can_be_started_it_is_told_nevertheless(tmp_path: 
     with telling(tmp_path, 'tell("READY=1")\n', first=f"ulimit -s {2**40}") as told:
         assert "READY=1" in await told.assignments()
         assert await told.status() == 0
+
+
+@pytest.mark.parametrize("message", ["MAINPID=1", "X=\\0a", 5000 * "x", ""], ids=["ours", "null", "long", "empty"])
+async def test_a_flood_holds_up_neither_signals_nor_the_end(tmp_path: Path, message: str) -> None:
+    # Every processor has somebody who sends without a pause.
+    code = f"""
+for _ in range(max(4, 2 * os.cpu_count())):
+    if not os.fork():
+        while True:
+            tell("{message}")
+signal.signal(signal.SIGTERM, lambda *_: os._exit(3))
+tell("READY=1")
+signal.pause()
+"""
+    with telling(tmp_path, code) as told:
+        while "READY=1" not in (await told.next()).assignments:
+            pass
+        run("sh", "-c", f"kill -TERM {told.process.pid}")  # which no manager has sent
+        assert await told.status() == 3
+
+
+async def test_of_a_flood_a_limited_number_of_lines_tells(tmp_path: Path) -> None:
+    code = "for _ in range(3000): tell(b'X=\\0a')\ntell('READY=1')\nos._exit(0)\n"
+    with telling(tmp_path, code) as told:
+        assert told.process.stderr
+        lines: list[str] = []
+        reader = threading.Thread(target=lambda: lines.extend(told.process.stderr or ()))
+        reader.start()
+        assert await told.status() == 0
+        await trio.to_thread.run_sync(reader.join)
+    assert 1 <= len(lines) <= 2 * MOST_RECORDS  # it may take longer than one interval
 
 
 def test_a_folder_that_runc_has_left_is_no_hindrance(tmp_path: Path) -> None:

@@ -33,7 +33,9 @@ def log_to_stderr(program: str) -> None:
 
 def say_log(program: str) -> None:
     """Say the library's log in the way in which the program says everything else."""
-    logging.getLogger("activation").addHandler(_Say(program))
+    handler = _Say(program)
+    handler.addFilter(_Limit())
+    logging.getLogger("activation").addHandler(handler)
 
 
 class _Say(logging.Handler):

@@ -1,7 +1,12 @@
-"""What the container tells its service manager goes on to the one that minirunc has."""
+"""Sends what the container tells its service manager on to the one that minirunc has.
+
+The container's processes may send as much as they like and whatever they like: that holds up neither the signals to the
+container nor its end, and a limited number of lines tells of it.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -9,10 +14,12 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 import activation
-from activation_cmd.common.stdio import reason, say
+from activation_cmd.common.stdio import reason
 
 if TYPE_CHECKING:
     import _socket
+
+_LOG: Final = logging.getLogger("activation.minirunc")
 
 LONGEST_MESSAGE: Final = 4096
 """Bytes that systemd takes."""
@@ -60,6 +67,8 @@ class NotifyProxy:
         async with self._sending:
             while notification := self._receiver.receive_nowait():
                 await self._send_on(notification)
+                # Not every message takes a wait, and the next one may always be there.
+                await trio.lowlevel.checkpoint()
 
     async def _send_on(self, notification: activation.Notification) -> None:
         assignments = tuple(assignment for assignment in notification.assignments if _goes_on(assignment))
@@ -92,7 +101,7 @@ class NotifyProxy:
         except (OSError, ValueError, activation.ActivationError) as error:
             if reason(error) != self._complaint:
                 self._complaint = reason(error)
-                say("minirunc", self._complaint)
+                _LOG.warning("%s", self._complaint)
             return False
 
 
