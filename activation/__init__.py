@@ -23,7 +23,6 @@ _HOMES = {
     "_receiver": ("Notification", "NotifyReceiver"),
     "_seqpacket": ("SeqpacketChannel", "SeqpacketListener", "seqpacket_listeners"),
     "_serve": ("serve",),
-    "_store": ("store", "store_state", "stored_state", "unstore"),
     "_streams": ("streams",),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .bundle.unapplied import GROUPS
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,11 +32,13 @@ class Command:
         self.purpose, self.operands, self.options = purpose, operands.split(), options
 
 
-_STRICT = ("--strict", "", "refuse a configuration with anything that is not applied")
+_STRICT = ("--strict", "", "refuse cgroup limits, too, which are not applied either")
+_PERMISSIVE = ("--permissive", "WHAT,...", f"run without these if asked for them: {', '.join(GROUPS)}")
 _BUNDLE = ("-b --bundle", "PATH", "the bundle's folder; by default this one")
 GLOBAL = (
     ("--root", "PATH", "the folder of the containers' state; by default minirunc in /run or XDG_RUNTIME_DIR"),
     _STRICT,
+    _PERMISSIVE,
 )
 HELP = ("-h --help", "", "show this")
 COMMANDS: Final = {
@@ -45,7 +49,9 @@ COMMANDS: Final = {
         ("--preserve-fds", "N", "pass N more descriptors, after standard streams and $LISTEN_FDS"),
         ("--pid-file", "PATH", "the file to write the number of the container's process to"),
         ("--keep", "", "keep the state when it has ended, for minirunc delete"),
+        ("--no-new-keyring", "", "leave the container the session keyring of minirunc's caller"),
         _STRICT,
+        _PERMISSIVE,
     ),
     "list": Command(
         "list the containers",
@@ -100,7 +106,7 @@ def _options(
     argv: Sequence[str], command: str, known: Sequence[tuple[str, str, str]]
 ) -> tuple[dict[str, str], list[str]]:
     """The options that ``argv`` begins with, and the rest."""
-    options = {}
+    options: dict[str, str] = {}
     rest = list(argv)
     values = {name: value for names, value, _ in (*known, HELP) for name in names.split()}
     longs = {name: names.split()[-1][2:] for names, _, _ in (*known, HELP) for name in names.split()}
@@ -117,7 +123,9 @@ def _options(
             if not rest:
                 raise UsageError(f"{name} lacks its value; expected {values[name]} after it", command)
             value = rest.pop(0)
-        options[longs[name]] = value
+        # What is said of --permissive several times is said of all.
+        before = options.get(longs[name]) if name == _PERMISSIVE[0] else None
+        options[longs[name]] = f"{before},{value}" if before else value
     return options, rest
 
 

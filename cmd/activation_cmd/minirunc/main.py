@@ -13,6 +13,7 @@ import activation
 from activation_cmd.common.stdio import open_missing, reason, say
 
 from .arguments import UsageError, help_text, parse, usage
+from .bundle.unapplied import GROUPS
 from .bundle.values import BundleError
 
 TYPE_CHECKING = False
@@ -65,6 +66,8 @@ def _run(name: str, options: dict[str, str], operands: list[str]) -> int:
             pid_file=options.get("pid-file", ""),
             keep="keep" in options,
             strict="strict" in options,
+            permissive=_groups(options.get("permissive", "")),
+            new_keyring="no-new-keyring" not in options,
         )
     from . import manage
 
@@ -85,3 +88,11 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= most):
         raise UsageError(f"--preserve-fds is {text!r}; expected a number up to {most}", "run")
     return int(text)
+
+
+def _groups(text: str) -> list[str]:
+    groups = [group for group in text.split(",") if group]
+    for group in groups:
+        if group not in GROUPS:
+            raise UsageError(f"--permissive has {group!r}; expected some of {', '.join(GROUPS)}", "run")
+    return groups

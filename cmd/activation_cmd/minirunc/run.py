@@ -19,13 +19,26 @@ from .state import NOTIFY, State, now, started
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from .bundle.config import Config
 
 HEAD_START = 200
 """Milliseconds: a client is waiting for the container, and loading trio would take a processor from it."""
 
 
-def run(root: str, identity: str, *, bundle: str, preserve_fds: int, pid_file: str, keep: bool, strict: bool) -> int:
+def run(
+    root: str,
+    identity: str,
+    *,
+    bundle: str,
+    preserve_fds: int,
+    pid_file: str,
+    keep: bool,
+    strict: bool,
+    permissive: Collection[str],
+    new_keyring: bool,
+) -> int:
     """Run a container to its end; return its exit status, 128 + n for a signal n.
 
     Raises:
@@ -33,7 +46,7 @@ def run(root: str, identity: str, *, bundle: str, preserve_fds: int, pid_file: s
     """
     passed = Passed(preserve_fds)
     config = configuration.load(bundle)
-    _check(config, strict=strict)
+    _check(config, permissive, strict=strict)
     inherited = guardian.children()
     state = State(root, identity)
     state.claim()
@@ -47,7 +60,7 @@ def run(root: str, identity: str, *, bundle: str, preserve_fds: int, pid_file: s
         environment = _manager_environment(config) if notify else {}
         if pid_file:
             pid_path = _PidFile(pid_file)
-        start = container.Start(config, passed, socket_path, environment, mask, strict=strict)
+        start = container.Start(config, passed, socket_path, environment, mask, permissive, new_keyring=new_keyring)
         guardian_pid, pid, ended = _start(start, state, keep=keep)
         passed.close()
         state.write(_document(state, config, pid, keep=keep))
@@ -70,17 +83,20 @@ def run(root: str, identity: str, *, bundle: str, preserve_fds: int, pid_file: s
         guardian.end_children(inherited)  # last: until then it would remove the state, were this process killed
 
 
-def _check(config: Config, *, strict: bool) -> None:
+def _check(config: Config, permissive: Collection[str], *, strict: bool) -> None:
     if os.geteuid() != 0 and "user" not in config.namespaces:
         raise BundleError(
             "linux.namespaces has no user; expected it of whoever is not root: minirunc spec --rootless has such a "
             "configuration"
         )
-    if config.unapplied:
-        told = f"not applied: {', '.join(config.unapplied)}"
-        if strict:
-            raise BundleError(f"{told}; expected nothing of the kind with --strict")
-        say("minirunc", told)
+    if refused := config.unapplied.refused(permissive, strict=strict):
+        told = ", ".join(what for each in refused.values() for what in each)
+        raise BundleError(
+            f"minirunc cannot apply {told}; expected a configuration without it, or --permissive={','.join(refused)} "
+            "to run the container all the same"
+        )
+    if told := ", ".join(config.unapplied.told()):
+        say("minirunc", f"not applied: {told}")
 
 
 def _start(start: container.Start, state: State, *, keep: bool) -> tuple[int, int, int]:
@@ -109,6 +125,8 @@ def _start(start: container.Start, state: State, *, keep: bool) -> tuple[int, in
             ours.send(b"mapped")
         elif kind == b"forked":
             pid = int(text)
+        elif kind == b"remark":
+            say("minirunc", text.decode(errors="replace"))
         else:
             raise BundleError(text.decode(errors="replace"))
     ours.close()

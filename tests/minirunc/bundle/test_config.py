@@ -175,12 +175,15 @@ FAILING: dict[str, tuple[Change, str]] = {
     "no such program": (put("process.args", ["/no/such"]), "process.args[0] is '/no/such'; expected a program"),
     "no such program in the path": (put("process.args", ["nosuch"]), "process.args[0] is 'nosuch'"),
     "a folder as program": (put("process.args", ["/usr"]), "process.args[0] is '/usr'; expected a program: Permission"),
-    "a folder that is a file": (put("process.cwd", "/bin/sh"), "process.cwd: "),
+    "a folder that is a file": (put("process.cwd", "/bin/sh"), "process.cwd is '/bin/sh'; expected a folder"),
     "a bind of what is not there": (add_mount(**bind("/no/such")), ".source: /no/such: No such file"),
-    "a file system of nothing": (add_mount(destination="/tmp", type="fun"), "] (/tmp): /tmp: No such device"),
+    "a file system of nothing": (
+        add_mount(destination="/tmp", type="fun"),
+        "].type is 'fun'; expected a file system that this kernel has",
+    ),
     "an option of nothing": (
         add_mount(destination="/tmp", type="tmpfs", options=["fun=1"]),
-        "] (/tmp): /tmp: Invalid argument",
+        "] (/tmp): tmpfs: Unknown parameter 'fun'",
     ),
     "a mount below a file": (
         add_mount(destination="/bin/sh/deep", type="tmpfs"),

@@ -87,6 +87,25 @@ def test_preserved_descriptors_follow_and_are_not_counted(tmp_path: Path) -> Non
         assert seen["environment"] == {}
 
 
+def test_of_preserved_descriptors_the_configuration_may_tell(tmp_path: Path) -> None:
+    # That is how podman passes the descriptors of an activation on.
+    env = ["LISTEN_FDS=2", "LISTEN_PID=1", "LISTEN_FDNAMES=web:admin"]
+    with tcp_listener() as one, tcp_listener() as two, tcp_listener() as three:
+        options = ("--preserve-fds", "3")
+        seen = shown(tmp_path, [one, two, three], 0, *options, change=lambda config: config["process"].update(env=env))
+        assert seen["inodes"] == [inode(one), inode(two), inode(three)]
+    assert seen["environment"] == {"LISTEN_FDS": "2", "LISTEN_PID": "1", "LISTEN_FDNAMES": "web:admin"}
+
+
+def test_it_may_tell_of_no_more_than_are_passed(tmp_path: Path) -> None:
+    bundle = add_bundle(tmp_path / "bundle", ["true"], lambda c: c["process"].update(env=["LISTEN_FDS=2"]))
+    command = [MINIRUNC, "--root", str(tmp_path / "state"), "run", "--preserve-fds=1", "-b", str(bundle), "box"]
+    with tcp_listener() as one:
+        done = run_activated(f"os.execv({command[0]!r}, {command!r})", [one], {})
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "process.env has LISTEN_FDS=2; expected at most 1" in done.stderr
+
+
 def test_a_preserved_descriptor_that_is_not_open_is_an_error(tmp_path: Path) -> None:
     bundle = add_bundle(tmp_path / "bundle", ["true"])
     done = run(MINIRUNC, "--root", str(tmp_path / "state"), "run", "--preserve-fds=2", "-b", str(bundle), "box")
@@ -175,5 +194,6 @@ def test_the_roots_propagation_is_as_wanted(tmp_path: Path, propagation: str, fi
         config["linux"]["rootfsPropagation"] = propagation
 
     bundle = add_bundle(tmp_path / "bundle", python(VIEW, ""), change)
-    seen = json.loads(run(MINIRUNC, "--root", str(tmp_path / "s"), "run", "-b", str(bundle), "box").stdout)
+    options = ("--permissive=propagation", "-b", str(bundle))
+    seen = json.loads(run(MINIRUNC, "--root", str(tmp_path / "s"), "run", *options, "box").stdout)
     assert [field.rstrip("0123456789") for field in seen["mounts"]["/"][2]] == fields

@@ -2,80 +2,48 @@
 
 from __future__ import annotations
 
-from activation_cmd.minirunc.container.syscalls import (
-    MS_BIND,
-    MS_DIRSYNC,
-    MS_I_VERSION,
-    MS_LAZYTIME,
-    MS_MANDLOCK,
-    MS_NOATIME,
-    MS_NODEV,
-    MS_NODIRATIME,
-    MS_NOEXEC,
-    MS_NOSUID,
-    MS_NOSYMFOLLOW,
-    MS_POSIXACL,
-    MS_PRIVATE,
-    MS_RDONLY,
-    MS_REC,
-    MS_RELATIME,
-    MS_SHARED,
-    MS_SILENT,
-    MS_SLAVE,
-    MS_STRICTATIME,
-    MS_SYNCHRONOUS,
-    MS_UNBINDABLE,
-)
+RDONLY, NOSUID, NODEV, NOEXEC, NOATIME, STRICTATIME, NODIRATIME, NOSYMFOLLOW = 1, 2, 4, 8, 0x10, 0x20, 0x80, 0x200000
+ATIME = 0x70
+"""The bits of which NOATIME and STRICTATIME are values; relatime is the value 0."""
+RESTRICTIONS = RDONLY | NOSUID | NODEV | NOEXEC | NOSYMFOLLOW
 
-SET = {
-    "ro": MS_RDONLY,
-    "nosuid": MS_NOSUID,
-    "nodev": MS_NODEV,
-    "noexec": MS_NOEXEC,
-    "sync": MS_SYNCHRONOUS,
-    "dirsync": MS_DIRSYNC,
-    "mand": MS_MANDLOCK,
-    "noatime": MS_NOATIME,
-    "nodiratime": MS_NODIRATIME,
-    "relatime": MS_RELATIME,
-    "strictatime": MS_STRICTATIME,
-    "bind": MS_BIND,
-    "rbind": MS_BIND | MS_REC,
-    "silent": MS_SILENT,
-    "acl": MS_POSIXACL,
-    "iversion": MS_I_VERSION,
-    "lazytime": MS_LAZYTIME,
-    "nosymfollow": MS_NOSYMFOLLOW,
-    "defaults": 0,
+ATTRIBUTES: dict[str, tuple[int, int]] = {
+    "ro": (RDONLY, 0),
+    "rw": (0, RDONLY),
+    "nosuid": (NOSUID, 0),
+    "suid": (0, NOSUID),
+    "nodev": (NODEV, 0),
+    "dev": (0, NODEV),
+    "noexec": (NOEXEC, 0),
+    "exec": (0, NOEXEC),
+    "nosymfollow": (NOSYMFOLLOW, 0),
+    "symfollow": (0, NOSYMFOLLOW),
+    "nodiratime": (NODIRATIME, 0),
+    "diratime": (0, NODIRATIME),
+    "noatime": (NOATIME, ATIME),
+    "strictatime": (STRICTATIME, ATIME),
+    "relatime": (0, ATIME),
+    "atime": (0, ATIME),
+    "norelatime": (0, 0),
+    "nostrictatime": (0, ATIME),
 }
-CLEAR = {
-    "rw": MS_RDONLY,
-    "suid": MS_NOSUID,
-    "dev": MS_NODEV,
-    "exec": MS_NOEXEC,
-    "async": MS_SYNCHRONOUS,
-    "nomand": MS_MANDLOCK,
-    "atime": MS_NOATIME,
-    "diratime": MS_NODIRATIME,
-    "norelatime": MS_RELATIME,
-    "nostrictatime": MS_STRICTATIME,
-    "loud": MS_SILENT,
-    "noacl": MS_POSIXACL,
-    "noiversion": MS_I_VERSION,
-    "nolazytime": MS_LAZYTIME,
-    "symfollow": MS_NOSYMFOLLOW,
-}
-PROPAGATION = {
-    "private": MS_PRIVATE,
-    "rprivate": MS_PRIVATE | MS_REC,
-    "slave": MS_SLAVE,
-    "rslave": MS_SLAVE | MS_REC,
-    "shared": MS_SHARED,
-    "rshared": MS_SHARED | MS_REC,
-    "unbindable": MS_UNBINDABLE,
-    "runbindable": MS_UNBINDABLE | MS_REC,
-}
-NOT_APPLIED = frozenset(
-    ("tmpcopyup", "idmap", "ridmap", "rro", "rrw", "rnosuid", "rsuid", "rnodev", "rdev", "rnoexec", "rexec")
-)
-"""What runc has beyond mount(2)."""
+"""The attributes of mount_setattr(2) that an option sets, and those that it clears first.
+
+With an r in front (``rro``), an option holds for every mount below as well.
+"""
+
+SUPER = {"ro": "rw", "sync": "async", "dirsync": "", "mand": "nomand", "lazytime": "nolazytime"}
+"""Options of the file system itself, not of one mount of it, each with the option that takes it back."""
+
+BIND = {"bind": False, "rbind": True}
+"""The options, and the types, of a bind; and whether it takes along what is mounted below its source."""
+
+MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED = 1 << 17, 1 << 18, 1 << 19, 1 << 20
+PROPAGATION = {"private": MS_PRIVATE, "slave": MS_SLAVE, "shared": MS_SHARED, "unbindable": MS_UNBINDABLE}
+"""How mounts propagate, mount_namespaces(7). With an r in front, also those below."""
+
+WITHOUT_EFFECT = frozenset(("defaults", "silent", "loud", "iversion", "noiversion"))
+"""Words that change nothing: the kernel's file systems count versions whenever they can."""
+
+NOT_APPLIED = {"tmpcopyup": "tmpcopyup", "idmap": "idmap", "ridmap": "idmap"}
+"""What runc has beyond mount(2), with the name for --permissive."""

@@ -8,15 +8,15 @@ import fcntl
 import os
 import sys
 
-from activation_cmd.common.stdio import reason, say
-from activation_cmd.minirunc.bundle.config import NAMESPACES
+from activation_cmd.common.stdio import reason
+from activation_cmd.minirunc.bundle.kernel import CLONE_NEWNS, NAMESPACES
 from activation_cmd.minirunc.bundle.values import At, BundleError
 
-from . import filesystem, privileges, syscalls
+from . import filesystem, inside, privileges, program, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from typing import NoReturn
 
     from activation_cmd.minirunc.bundle.config import Config
@@ -39,10 +39,12 @@ class Start:
         notify_socket: what it finds at NOTIFY_SOCKET, if there is a manager to tell.
         env: what it finds in its environment, whatever the bundle says.
         mask: the signals that are blocked in it.
+        permissive: the groups of what may be missing, of --permissive.
+        new_keyring: whether it gets a session keyring of its own.
         asked: who wants to look at its mount namespace as soon as there is one.
     """
 
-    __slots__ = ("asked", "config", "env", "mask", "notify_socket", "passed", "strict")
+    __slots__ = ("asked", "config", "env", "mask", "new_keyring", "notify_socket", "passed", "permissive")
 
     def __init__(
         self,
@@ -51,10 +53,11 @@ class Start:
         notify_socket: str | None,
         env: dict[str, str],
         mask: Iterable[int],
+        permissive: Collection[str],
         *,
-        strict: bool,
+        new_keyring: bool,
     ) -> None:
-        self.config, self.passed, self.strict = config, passed, strict
+        self.config, self.passed, self.permissive, self.new_keyring = config, passed, permissive, new_keyring
         self.notify_socket, self.env, self.mask = notify_socket, env, mask
         self.asked: _socket.socket | None = None
 
@@ -69,7 +72,7 @@ def run(start: Start, channel: _socket.socket, alive: int) -> NoReturn:
         _live_as_long_as(alive)
         os.setsid()
         _keep_to_itself()
-        _become(start, alive)
+        _become(start, channel, alive)
     except BaseException as error:
         tell_failure(channel, error)
     finally:
@@ -85,47 +88,64 @@ def tell_failure(channel: _socket.socket, error: BaseException) -> None:
         pass
 
 
-def _become(start: Start, alive: int) -> NoReturn:
-    config = start.config
+def _become(start: Start, channel: _socket.socket, alive: int) -> NoReturn:
+    config, process = start.config, start.config.process
     os.umask(0o022)
     _enter_mount_namespace(config)
     if start.asked:
         start.asked.send(b"?")
         start.asked.recv(1)
         start.asked.close()
-    outside = filesystem.attach(config, start.notify_socket)
+    outside = filesystem.prepare(config, start.notify_socket)
     if "user" in config.namespaces:
         _become_root()
     _enter_namespaces(config)
-    filesystem.enter(config, start.notify_socket, outside)
-    _write_sysctl(config)
-    filesystem.protect(config)
-    os.umask(config.umask)
+    filesystem.enter(config, outside)
+    filesystem.write_sysctl(config)
+    filesystem.protect(config, outside)
+    os.umask(process.umask)
 
-    environment = {**config.env, **start.env}
-    environment["HOME"] = environment.get("HOME") or _home(config.uid)
-    if config.no_new_privileges:
+    environment = {**process.env, **start.env}
+    environment["HOME"] = environment.get("HOME") or program.home(process.uid)
+    if process.no_new_privileges:
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-    if config.rlimits:
-        privileges.set_limits(config)
-    entered = _change_directory(config, final=False)
+    if process.rlimits:
+        privileges.set_limits(process)
+    if start.new_keyring:
+        privileges.leave_session_keyring()
+    entered = _change_directory(process.cwd, final=False)
     privileges.set_user(config)
     if not entered:
-        _change_directory(config, final=True)
-    if missing := privileges.set_capabilities(config):
-        told = f"process.capabilities that minirunc does not have itself and cannot give: {', '.join(missing)}"
-        if start.strict:
-            raise BundleError(told)
-        say("minirunc", told)
+        _change_directory(process.cwd, final=True)
+    privileges.use_all_capabilities()
+    try:
+        path = program.find_program(process.args[0], environment.get("PATH"))
+    except OSError as error:
+        raise _no_program(process.args[0], error) from error
+    if missing := privileges.set_capabilities(process):
+        told = f"process.capabilities: minirunc does not have {', '.join(missing)} itself, and cannot give them"
+        if "capabilities" not in start.permissive:
+            raise BundleError(f"{told}; expected them, or --permissive=capabilities")
+        channel.send(b"remark " + told.encode())
     _live_as_long_as(alive)  # once more: a change of user takes it back
 
     for number in _signal.valid_signals() - {_signal.SIGKILL, _signal.SIGSTOP}:
         _signal.signal(number, _signal.SIG_DFL)  # whatever minirunc was started with
     _signal.pthread_sigmask(_signal.SIG_SETMASK, start.mask)
     try:
-        start.passed.become(config.args, environment, own_pid_namespace=config.own_pid_namespace)
+        start.passed.become(
+            path,
+            process.args,
+            environment,
+            own_pid_namespace=config.own_pid_namespace,
+            before=lambda: privileges.set_file_limit(process),
+        )
     except OSError as error:
-        raise BundleError(f"process.args[0] is {config.args[0]!r}; expected a program: {error.strerror}") from error
+        raise _no_program(process.args[0], error) from error
+
+
+def _no_program(name: str, error: OSError) -> BundleError:
+    return BundleError(f"process.args[0] is {name!r}; expected a program: {error.strerror}")
 
 
 def _live_as_long_as(alive: int) -> None:
@@ -152,7 +172,7 @@ def _enter_mount_namespace(config: Config) -> None:
     join(config, ("mount",))
     with At("linux.namespaces"):
         # A copy, if one was joined: whoever else is in there keeps their root.
-        syscalls.unshare(syscalls.CLONE_NEWNS)
+        syscalls.unshare(CLONE_NEWNS)
 
 
 def _enter_namespaces(config: Config) -> None:
@@ -166,6 +186,9 @@ def _enter_namespaces(config: Config) -> None:
     if config.hostname:
         with At("hostname"):
             _socket.sethostname(config.hostname)
+    if config.domainname:
+        with At("domainname"):
+            syscalls.setdomainname(config.domainname)
 
 
 def _become_root() -> None:
@@ -186,33 +209,19 @@ def join(config: Config, kinds: Iterable[str]) -> None:
                 os.close(descriptor)
 
 
-def _write_sysctl(config: Config) -> None:
-    for file, value in config.sysctl.items():
-        with At(f"linux.sysctl ({file})"), open(f"/proc/sys/{file}", "w") as parameter:
-            parameter.write(value)
-
-
-def _change_directory(config: Config, *, final: bool) -> bool:
+def _change_directory(path: str, *, final: bool) -> bool:
     """Go there as root, who may, or else as the user that the process is to have."""
     with At("process.cwd"):
         try:
-            os.chdir(config.cwd)
+            folder = inside.open_inside(path)
+            try:
+                os.fchdir(folder)
+            finally:
+                os.close(folder)
         except PermissionError:
             if final:
                 raise
             return False
+        except NotADirectoryError:
+            raise BundleError(f"process.cwd is {path!r}; expected a folder") from None
     return True
-
-
-def _home(uid: int) -> str:
-    """The user's home, as the container's own /etc/passwd has it."""
-    try:
-        descriptor = os.open("/etc/passwd", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(descriptor, errors="surrogateescape") as users:
-            for line in users:
-                fields = line.rstrip("\n").split(":")
-                if len(fields) == 7 and fields[2] == str(uid):
-                    return fields[5] or "/"
-    except (OSError, ValueError):
-        pass
-    return "/"

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 
 import activation
+from activation_cmd.minirunc.bundle.values import BundleError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import NoReturn
 
 
@@ -39,10 +40,34 @@ class Passed:
                     f"but {number} is not",
                 ) from None
 
-    def become(self, args: Sequence[str], env: Mapping[str, str], *, own_pid_namespace: bool) -> NoReturn:
-        """Become the container's process, with all of them at 3, 4, ... and the variables that say so."""
+    def become(
+        self,
+        program: str,
+        args: Sequence[str],
+        env: Mapping[str, str],
+        *,
+        own_pid_namespace: bool,
+        before: Callable[[], object],
+    ) -> NoReturn:
+        """Become the container's process, with all of them at 3, 4, ... and the variables that say so.
+
+        Podman passes the descriptors of an activation by --preserve-fds alone, and writes the variables into
+        config.json: there, LISTEN_FDS and LISTEN_FDNAMES tell of the first ones.
+
+        Args:
+            before: called when nothing but the exec is left to do.
+
+        Raises:
+            BundleError: LISTEN_FDS of process.env tells of more descriptors than were passed.
+            OSError: there is no such program.
+        """
+        files: Sequence[activation.File | tuple[str, int]] = self._files
+        extra = self._extra
+        if not files and extra:
+            files = [*zip(_names(env, len(extra)), extra, strict=False)]
+            extra = extra[len(files) :]
         listen_pid = 1 if own_pid_namespace else None
-        self._exec_process(args, self._files, extra=self._extra, env=env, listen_pid=listen_pid)
+        self._exec_process(args, files, extra=extra, env=env, listen_pid=listen_pid, executable=program, before=before)
 
     def close(self) -> None:
         """Close this process's copies, or a connection that the container closes would stay open."""
@@ -50,3 +75,12 @@ class Passed:
             file.close()
         for number in self._extra:
             os.close(number)
+
+
+def _names(env: Mapping[str, str], most: int) -> list[str]:
+    """The name of each descriptor that the variables of config.json tell of, "" for none."""
+    count = env.get("LISTEN_FDS", "0")
+    if not (count.isascii() and count.isdigit() and len(count) < 10 and int(count) <= most):
+        raise BundleError(f"process.env has LISTEN_FDS={count}; expected at most {most}, as many as --preserve-fds")
+    names = env.get("LISTEN_FDNAMES", "").split(":")
+    return [*names, *[""] * int(count)][: int(count)]

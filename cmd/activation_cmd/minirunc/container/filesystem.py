@@ -1,38 +1,25 @@
-"""The container's file system: its mounts, its devices, and the change into it. pivot_root(2), never a bare chroot(2).
+"""The container's file system: the change into its root, and what is put there. pivot_root(2), never a bare chroot(2).
 
-While the mounts are made, the root is already the container's and the working directory is the old one: so the kernel
-looks a destination up in the container's own tree, symbolic links included. What is bound from outside is opened
-before, and is then found by its number in the old root's /proc. The change of root that lasts comes after that.
+1. ``prepare`` opens the root and what is bound from outside, as minirunc's user, who may see it.
+2. ``enter`` makes the new file systems, in the container's namespaces, and changes the root. The old one is gone then.
+3. It mounts everything in the container, whose paths ``inside`` looks up, and makes the devices.
+4. ``protect`` takes away what may not be written or seen.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
-from activation_cmd.minirunc.bundle.values import At
+from activation_cmd.minirunc.bundle.mount_options import MS_SLAVE, RDONLY
+from activation_cmd.minirunc.bundle.values import At, BundleError
 
-from .syscalls import (
-    MNT_DETACH,
-    MS_BIND,
-    MS_NOATIME,
-    MS_NODEV,
-    MS_NODIRATIME,
-    MS_NOEXEC,
-    MS_NOSUID,
-    MS_RDONLY,
-    MS_REC,
-    MS_RELATIME,
-    MS_REMOUNT,
-    MS_SLAVE,
-    mount,
-    pivot_root,
-    umount2,
-)
+from . import inside, mount_calls, mounts, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from activation_cmd.minirunc.bundle.config import Config, Mount
+    from activation_cmd.minirunc.bundle.config import Config
 
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 LINKS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"}
@@ -40,175 +27,174 @@ LINKS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/sel
 NOTIFY_SOCKET = "/run/notify"
 """Where the container finds what it tells its service manager."""
 
-# The flags of a mount in statvfs(3), and in mount(2). A user namespace may not take them off what it binds.
-_KEPT = (
-    *((flag, flag) for flag in (MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME, MS_NODIRATIME)),
-    (4096, MS_RELATIME),
-)
+_CAP_MKNOD = 27
+_PROC = 0x9FA0  # PROC_SUPER_MAGIC of statfs(2)
 
 
-def attach(config: Config, notify_socket: str | None) -> dict[str, int]:
-    """In a new mount namespace, make the bundle's root a mount and the working directory.
+class Outside:
+    """What the container needs of the machine: mounts that have no place yet, as descriptors.
+
+    Attributes:
+        root: the container's root.
+        trees: what the mounts of config.json bind, by their paths there.
+        devices: what takes the place of devices that cannot be made, by name.
+        notify: the socket for NOTIFY_SOCKET, if there is one.
+    """
+
+    __slots__ = ("devices", "notify", "root", "trees")
+
+    def __init__(self, root: int, trees: dict[str, int], devices: dict[str, int], notify: int | None) -> None:
+        self.root, self.trees, self.devices, self.notify = root, trees, devices, notify
+
+    def close(self) -> None:
+        for descriptor in (self.root, *self.trees.values(), *self.devices.values()):
+            os.close(descriptor)
+        if self.notify is not None:
+            os.close(self.notify)
+
+
+def prepare(config: Config, notify_socket: str | None) -> Outside:
+    """In a new mount namespace, open what comes from outside, and make the bundle's root a mount.
 
     Args:
         notify_socket: what is to be found at NOTIFY_SOCKET inside.
-
-    Returns:
-        Descriptors of what will be bound into the container, by path.
     """
-    mount(None, "/", None, MS_SLAVE | MS_REC)  # nothing that follows is seen outside
-    with At("root.path"):
-        mount(config.rootfs, config.rootfs, None, MS_BIND | MS_REC)
-    outside = {}
-    for item in config.mounts:
-        if item.is_bind and item.source not in outside:
-            with At(f"{item.path}.source"):
-                outside[item.source] = os.open(os.path.join(config.bundle, item.source), os.O_PATH | os.O_CLOEXEC)
-    for path in (*(f"/dev/{name}" for name in DEVICES), *([notify_socket] if notify_socket else ())):
-        if path in outside:
-            continue
+    with At("linux.namespaces"):
         try:
-            outside[path] = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        except FileNotFoundError:
-            pass  # it is missed when it is needed
+            mount_calls.mount_setattr("/", propagation=MS_SLAVE, recursive=True)  # nothing that follows is seen outside
+        except OSError as error:
+            if error.errno != errno.ENOSYS:
+                raise
+            raise BundleError("this kernel has no mount_setattr(2); minirunc takes Linux 5.12 or later") from None
+    trees = mounts.bind_outside(config)
+    devices = {}
+    if "user" in config.namespaces or not syscalls.capget()[0] >> _CAP_MKNOD & 1:
+        for name in DEVICES:
+            with At(f"/dev/{name}"):
+                devices[name] = mounts.bind_file(f"/dev/{name}", attributes=0)
+    notify = None
+    if notify_socket:
+        with At("NOTIFY_SOCKET"):
+            notify = mounts.bind_file(notify_socket)
     with At("root.path"):
-        os.chdir(config.rootfs)
-    return outside
+        root = _prepare_root(config)
+    return Outside(root, trees, devices, notify)
 
 
-def enter(config: Config, notify_socket: str | None, outside: dict[str, int]) -> None:
-    """Make the working directory the root, and mount everything in it."""
+def _prepare_root(config: Config) -> int:
+    root = mount_calls.open_tree(config.rootfs, recursive=True)
+    if config.readonly:
+        # All that is mounted there, for good; and what is on top for later: folders may have to be made there.
+        on_top = os.fstatvfs(root).f_flag & os.ST_RDONLY
+        mount_calls.mount_setattr(root, RDONLY, recursive=True)
+        if not on_top:
+            mount_calls.mount_setattr(root, clear=RDONLY)
+    mount_calls.move_mount(root, config.rootfs)
+    return root
+
+
+def enter(config: Config, outside: Outside) -> None:
+    """Change into the container's root, with everything mounted in it."""
+    made = mounts.make_file_systems(config)
+    outside.trees |= made
     with At("root.path"):
         old_root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        new_root = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        # For the look-ups alone: nothing leads above this root, while the old one is the working directory.
-        os.chroot(".")
+        os.fchdir(outside.root)
+        mount_calls.pivot_root(".", ".")
         os.fchdir(old_root)
+        mount_calls.umount2(".", mount_calls.MNT_DETACH)
+        os.chdir("/")
+        os.close(old_root)
 
-    for item in config.mounts:
-        with At(f"{item.path} ({item.destination})"):
-            _mount(item, outside)
+    mounts.attach(config, outside.trees)
     if not any(item.is_bind and item.destination == "/dev" for item in config.mounts):
         with At("/dev"):
-            _make_devices(outside)
-    if notify_socket:
+            _make_devices(outside.devices)
+    if outside.notify is not None:
         with At(f"NOTIFY_SOCKET ({NOTIFY_SOCKET})"):
-            destination = os.path.realpath(NOTIFY_SOCKET)
-            if os.path.isdir(destination):
-                os.rmdir(destination)  # runc leaves it there
-            flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY
-            _bind(outside[notify_socket], destination, MS_BIND, flags)
+            _attach_notify_socket(outside.notify)
     with At("process.cwd"):
-        os.makedirs(config.cwd, exist_ok=True)
-
-    with At("root.path"):
-        os.chroot(".")
-        os.fchdir(new_root)
-        pivot_root(".", ".")
-        os.fchdir(old_root)
-        umount2(".", MNT_DETACH)
-        os.chdir("/")
-    for descriptor in (old_root, new_root, *outside.values()):
-        os.close(descriptor)
+        os.close(inside.open_inside(config.process.cwd, make=inside.FOLDER))
 
 
-def protect(config: Config) -> None:
-    """What may be read only, and what may not be seen."""
-    for item in config.mounts:
-        if item.kind == "tmpfs" and item.flags & MS_RDONLY:  # it was written to until now
-            with At(f"{item.path} ({item.destination})"):
-                _remount(item.destination, MS_BIND | item.flags)
+def protect(config: Config, outside: Outside) -> None:
+    """Take away what may not be written or seen. Nothing of the machine is open after that."""
     with At("root"):
         if config.readonly:
-            _remount("/", MS_BIND | MS_RDONLY)
+            mount_calls.mount_setattr(outside.root, RDONLY)
         if config.propagation:
-            mount(None, "/", None, config.propagation)
-    for path in config.readonly_paths:
-        with At(f"linux.readonlyPaths ({path})"):
+            flags, recursive = config.propagation
+            mount_calls.mount_setattr(outside.root, propagation=flags, recursive=recursive)
+    mounts.protect(config, outside.trees)
+    outside.close()
+
+
+def write_sysctl(config: Config) -> None:
+    """Write linux.sysctl into the container's own /proc/sys."""
+    for file, value in config.sysctl.items():
+        with At(f"linux.sysctl ({file})"):
+            parameter = inside.open_inside(f"/proc/sys/{file}", os.O_WRONLY)
             try:
-                mount(path, path, None, MS_BIND | MS_REC)
-            except FileNotFoundError:
-                continue
-            _remount(path, MS_BIND | MS_REC | MS_RDONLY | _kept_flags(path))
-    for path in config.masked_paths:
-        with At(f"linux.maskedPaths ({path})"):
-            try:
-                if os.path.isdir(path):
-                    mount("tmpfs", path, "tmpfs", MS_RDONLY)
-                else:
-                    mount("/dev/null", path, None, MS_BIND)
-            except FileNotFoundError:
-                if os.path.lexists(path):
-                    raise
+                if syscalls.file_system_type(parameter) != _PROC:
+                    raise BundleError(
+                        f"linux.sysctl ({file}): /proc/sys is of another file system; expected a mount of proc at /proc"
+                    )
+                os.write(parameter, value.encode())
+            finally:
+                os.close(parameter)
 
 
-def _mount(item: Mount, outside: dict[str, int]) -> None:
-    destination = os.path.realpath(item.destination)  # a link may lead to what is still to be made
-    if item.is_bind:
-        _bind(outside[item.source], destination, item.flags & (MS_BIND | MS_REC), item.flags & ~MS_BIND & ~MS_REC)
-    else:
-        mode = _existing_mode(destination)
-        os.makedirs(destination, exist_ok=True)
-        later = MS_RDONLY if item.kind == "tmpfs" else 0
-        mount(item.source, destination, item.kind, item.flags & ~later, item.data)
-        if item.kind == "tmpfs" and mode is not None and "mode=" not in item.data:
-            os.chmod(destination, mode)
-    for flags in item.propagation:
-        mount(None, destination, None, flags)
-
-
-def _existing_mode(path: str) -> int | None:
+def _attach_notify_socket(tree: int) -> None:
+    folder = inside.open_inside(os.path.dirname(NOTIFY_SOCKET), make=inside.FOLDER)
     try:
-        return stat.S_IMODE(os.stat(path).st_mode)
-    except FileNotFoundError:
-        return None
+        os.rmdir(os.path.basename(NOTIFY_SOCKET), dir_fd=folder)  # runc leaves one there
+    except OSError:
+        pass
+    os.close(folder)
+    destination = inside.open_inside(NOTIFY_SOCKET, make=inside.FILE)
+    mount_calls.move_mount(tree, destination)
+    os.close(destination)
 
 
-def _bind(descriptor: int, destination: str, kind: int, flags: int) -> None:
-    """Bind what is open as ``descriptor``, with the working directory where a /proc is."""
-    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-        os.makedirs(destination, exist_ok=True)
-    elif not os.path.lexists(destination):
-        os.makedirs(os.path.dirname(destination), exist_ok=True)
-        os.close(os.open(destination, os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644))
-    mount(f"proc/self/fd/{descriptor}", destination, None, kind)
-    if flags:
-        _remount(destination, MS_BIND | flags)
+def _make_devices(bound: dict[str, int]) -> None:
+    """Make the default devices and links of the specification; what is there already stays.
 
-
-def _remount(path: str, flags: int) -> None:
-    try:
-        mount(None, path, None, MS_REMOUNT | flags)
-    except PermissionError:
-        mount(None, path, None, MS_REMOUNT | flags | _kept_flags(path))
-
-
-def _kept_flags(path: str) -> int:
-    present = os.statvfs(path).f_flag
-    return sum(flag for found, flag in _KEPT if present & found)
-
-
-def _make_devices(outside: dict[str, int]) -> None:
-    """The default devices and links of the specification; what is there already stays."""
-    os.makedirs("/dev", exist_ok=True)
+    Args:
+        bound: instead of making these, mount the machine's.
+    """
+    folder = inside.open_inside("/dev", make=inside.FOLDER)
     umask = os.umask(0)
     for name, numbers in DEVICES.items():
-        path = f"/dev/{name}"
-        try:
-            os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(*numbers))
-        except FileExistsError:
-            pass
-        except PermissionError:  # in a user namespace
-            if path not in outside:
-                raise
-            _bind(outside[path], path, MS_BIND, 0)
+        if name not in bound:
+            try:
+                os.mknod(name, stat.S_IFCHR | 0o666, os.makedev(*numbers), dir_fd=folder)
+            except FileExistsError:
+                pass
     os.umask(umask)
-    links = LINKS | ({"core": "/proc/kcore"} if os.path.exists("/proc/kcore") else {})
-    for name, target in links.items():
+    for name, tree in bound.items():
         try:
-            os.symlink(target, f"/dev/{name}")
+            made = os.open(name, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder)
         except FileExistsError:
-            pass
-    if os.path.lexists("/dev/ptmx"):
-        os.unlink("/dev/ptmx")
-    os.symlink("pts/ptmx", "/dev/ptmx")
+            continue
+        mount_calls.move_mount(tree, made)
+        os.close(made)
+    for name, target in LINKS.items():
+        _link(target, name, folder)
+    try:
+        os.close(inside.open_inside("/proc/kcore"))
+        _link("/proc/kcore", "core", folder)
+    except OSError:
+        pass
+    try:
+        os.unlink("ptmx", dir_fd=folder)
+    except FileNotFoundError:
+        pass
+    os.symlink("pts/ptmx", "ptmx", dir_fd=folder)
+    os.close(folder)
+
+
+def _link(target: str, name: str, folder: int) -> None:
+    try:
+        os.symlink(target, name, dir_fd=folder)
+    except FileExistsError:
+        pass

@@ -11,6 +11,7 @@ import _signal  # type: ignore[import-not-found]
 import _socket
 import os
 
+from activation_cmd.minirunc.bundle.kernel import CLONE_NEWPID, CLONE_NEWTIME, CLONE_NEWUSER
 from activation_cmd.minirunc.bundle.values import At, BundleError
 
 from . import container, privileges, syscalls
@@ -69,21 +70,28 @@ def guard(
 
 def _enter_namespaces(config: Config, channel: _socket.socket) -> None:
     """What only a child is born into, or must own the rest; and what is joined, as long as there is the right to."""
-    if config.oom_score_adj is not None:
+    score = config.process.oom_score_adj
+    if score is not None:
         with At("process.oomScoreAdj"), open("/proc/self/oom_score_adj", "w") as file:
-            file.write(str(config.oom_score_adj))
+            file.write(str(score))
     privileges.give_streams(config)
-    container.join(config, ("user", "pid", "uts", "ipc", "network", "cgroup"))
+    container.join(config, ("user", "pid", "uts", "ipc", "network", "cgroup", "time"))
     with At("linux.namespaces: a new user namespace"):
         if config.own_user_namespace:
-            syscalls.unshare(syscalls.CLONE_NEWUSER)
+            syscalls.unshare(CLONE_NEWUSER)
     if config.own_user_namespace:
         channel.send(b"map")
         if channel.recv(16) != b"mapped":
             raise BundleError("minirunc was ended before the numbers of the user namespace were written")
     with At("linux.namespaces"):
         if config.own_pid_namespace:
-            syscalls.unshare(syscalls.CLONE_NEWPID)
+            syscalls.unshare(CLONE_NEWPID)
+        if config.namespaces.get("time") == "":
+            syscalls.unshare(CLONE_NEWTIME)
+    if config.time_offsets:
+        text = "".join(f"{clock} {seconds} {rest}\n" for clock, (seconds, rest) in config.time_offsets.items())
+        with At("linux.timeOffsets"), open("/proc/self/timens_offsets", "w") as file:
+            file.write(text)
 
 
 def _watch(supervisor: int, pid: int, ended: int, mounts: int) -> None:

@@ -1,104 +1,48 @@
-"""What the container's process may: limits, user and capabilities."""
+"""What the container's process may do: its limits, its user, its capabilities and its keys."""
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import stat
 
-from activation_cmd.minirunc.bundle.values import At
+from activation_cmd.minirunc.bundle.kernel import CAPABILITIES, RLIMITS
+from activation_cmd.minirunc.bundle.values import At, BundleError
 
 from . import syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from activation_cmd.minirunc.bundle.config import Config
+    from activation_cmd.minirunc.bundle.process import Process
 
-RLIMITS = {
-    f"RLIMIT_{name}": number
-    for number, name in enumerate(
-        [
-            "CPU",
-            "FSIZE",
-            "DATA",
-            "STACK",
-            "CORE",
-            "RSS",
-            "NPROC",
-            "NOFILE",
-            "MEMLOCK",
-            "AS",
-            "LOCKS",
-            "SIGPENDING",
-            "MSGQUEUE",
-            "NICE",
-            "RTPRIO",
-            "RTTIME",
-        ]
-    )
-}
-CAPABILITIES = {
-    f"CAP_{name}": number
-    for number, name in enumerate(
-        [
-            "CHOWN",
-            "DAC_OVERRIDE",
-            "DAC_READ_SEARCH",
-            "FOWNER",
-            "FSETID",
-            "KILL",
-            "SETGID",
-            "SETUID",
-            "SETPCAP",
-            "LINUX_IMMUTABLE",
-            "NET_BIND_SERVICE",
-            "NET_BROADCAST",
-            "NET_ADMIN",
-            "NET_RAW",
-            "IPC_LOCK",
-            "IPC_OWNER",
-            "SYS_MODULE",
-            "SYS_RAWIO",
-            "SYS_CHROOT",
-            "SYS_PTRACE",
-            "SYS_PACCT",
-            "SYS_ADMIN",
-            "SYS_BOOT",
-            "SYS_NICE",
-            "SYS_RESOURCE",
-            "SYS_TIME",
-            "SYS_TTY_CONFIG",
-            "MKNOD",
-            "LEASE",
-            "AUDIT_WRITE",
-            "AUDIT_CONTROL",
-            "SETFCAP",
-            "MAC_OVERRIDE",
-            "MAC_ADMIN",
-            "SYSLOG",
-            "WAKE_ALARM",
-            "BLOCK_SUSPEND",
-            "AUDIT_READ",
-            "PERFMON",
-            "BPF",
-            "CHECKPOINT_RESTORE",
-        ]
-    )
-}
-CAPABILITY_SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
-
+_FILES = "RLIMIT_NOFILE"
 _INFINITY = (1 << 63) - 1  # what setrlimit(2) takes for no limit begins above
 
 
-def set_limits(config: Config) -> None:
-    """Apply process.rlimits."""
-    for name, pair in config.rlimits.items():
-        with At(f"process.rlimits: {name} cannot be {pair[0]}, at most {pair[1]}"):
-            soft, hard = (resource.RLIM_INFINITY if limit > _INFINITY else limit for limit in pair)
-            try:
-                resource.setrlimit(RLIMITS[name], (soft, hard))
-            except ValueError as error:  # which is what resource makes of some errors
-                raise OSError(0, str(error)) from None
+def set_limits(process: Process) -> None:
+    """Apply process.rlimits, but for lowering how many files may be open: some have to be until the exec."""
+    for name, (soft, hard) in process.rlimits.items():
+        if name != _FILES:
+            _set_limit(name, soft, hard)
+        elif hard > resource.getrlimit(resource.RLIMIT_NOFILE)[1] != resource.RLIM_INFINITY:
+            _set_limit(name, hard, hard)
+
+
+def set_file_limit(process: Process) -> None:
+    """Apply process.rlimits to how many files may be open."""
+    if _FILES in process.rlimits:
+        _set_limit(_FILES, *process.rlimits[_FILES])
+
+
+def _set_limit(name: str, soft: int, hard: int) -> None:
+    with At(f"process.rlimits: {name} cannot be {soft}, at most {hard}"):
+        pair = [resource.RLIM_INFINITY if limit > _INFINITY else limit for limit in (soft, hard)]
+        try:
+            resource.setrlimit(RLIMITS[name], (pair[0], pair[1]))
+        except ValueError as error:  # which is what resource makes of some errors
+            raise OSError(0, str(error)) from None
 
 
 def give_streams(config: Config) -> None:
@@ -114,29 +58,58 @@ def give_streams(config: Config) -> None:
                 pass
 
 
+def leave_session_keyring() -> None:
+    """Give up the session keyring of minirunc's caller for a new one, or the container could use the keys in it.
+
+    Raises:
+        BundleError: that cannot be.
+    """
+    try:
+        syscalls.join_new_session_keyring()
+    except LookupError:
+        raise BundleError(
+            "minirunc knows no way to a new session keyring on this architecture; "
+            "expected one, or --no-new-keyring to leave the container that of minirunc's caller"
+        ) from None
+    except OSError as error:
+        if error.errno == errno.ENOSYS:
+            return  # a kernel without keyrings has no keys to give away
+        raise BundleError(
+            f"there is no new session keyring to be had: {error.strerror}; "
+            "expected one, or --no-new-keyring to leave the container that of minirunc's caller"
+        ) from None
+
+
 def set_user(config: Config) -> None:
-    """Become process.user, with no capability in the bounding set but the wanted ones. All others are still there."""
+    """Become process.user, with the bounding set of process.capabilities. All other capabilities are still there."""
+    process = config.process
     with At("process.capabilities"):
         for number in CAPABILITIES.values():
-            if not config.capabilities["bounding"] >> number & 1 and _is_bounding(number):
+            if not process.capabilities["bounding"] >> number & 1 and _is_bounding(number):
                 syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
     with At("process.user"):
         syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
         try:
-            os.setgroups(config.additional_gids)
+            os.setgroups(process.additional_gids)
         except PermissionError:
             # A user namespace that was made without root has no say in it, and no groups.
-            if config.additional_gids or "user" not in config.namespaces:
+            if process.additional_gids or "user" not in config.namespaces:
                 raise
-        os.setresgid(config.gid, config.gid, config.gid)
-        os.setresuid(config.uid, config.uid, config.uid)
+        os.setresgid(process.gid, process.gid, process.gid)
+        os.setresuid(process.uid, process.uid, process.uid)
         syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 0)
 
 
-def set_capabilities(config: Config) -> list[str]:
+def use_all_capabilities() -> None:
+    """Make use of every capability that there still is, which a change of user has ended."""
+    _, permitted, inheritable = syscalls.capget()
+    syscalls.capset(permitted, permitted, inheritable)
+
+
+def set_capabilities(process: Process) -> list[str]:
     """Give up all capabilities but those of process.capabilities; return those that were wanted and are not there."""
     with At("process.capabilities"):
-        wanted = config.capabilities
+        wanted = process.capabilities
         _, available, _ = syscalls.capget()
         permitted = wanted["permitted"] & available
         inheritable = wanted["inheritable"] & available
@@ -146,7 +119,12 @@ def set_capabilities(config: Config) -> list[str]:
             # The kernel takes no other into the ambient set.
             if wanted["ambient"] & permitted & inheritable & 1 << number:
                 syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_RAISE, number)
-    return [name for name, number in CAPABILITIES.items() if wanted["permitted"] & ~available & 1 << number]
+        missing = (wanted["permitted"] | wanted["effective"] | wanted["inheritable"]) & ~available
+        missing |= wanted["effective"] & ~permitted
+        missing |= sum(
+            1 << each for each in CAPABILITIES.values() if wanted["bounding"] >> each & 1 and not _is_bounding(each)
+        )
+    return [name for name, number in CAPABILITIES.items() if missing >> number & 1]
 
 
 def _is_bounding(number: int) -> bool:
