@@ -33,8 +33,9 @@ def write_line(line: str) -> None:
         poll = select.poll()
         poll.register(sys.stderr, select.POLLOUT)
         if poll.poll(0):
-            # One write, also where standard error is not buffered, or the lines of several writers run into each other.
-            print(f"{line}\n", end="", file=sys.stderr, flush=True)
+            # One write, or the lines of several writers run into each other. Nothing stays in a buffer of Python's, for
+            # what cannot be flushed at the end makes the exit status 120.
+            os.write(sys.stderr.fileno(), f"{line}\n".encode(sys.stderr.encoding, "backslashreplace"))
     except (OSError, ValueError):
         pass
 
