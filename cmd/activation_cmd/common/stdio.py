@@ -27,15 +27,14 @@ def write_line(line: str) -> None:
     if sys.stderr is None:
         return  # it was closed, and print() would take standard output
     line = "".join(character if character.isprintable() else "?" for character in line[:LONGEST_LINE])
-    encoding = sys.stderr.encoding or "utf-8"
-    line = line.encode(encoding, "backslashreplace")[:LONGEST_LINE].decode(encoding, "ignore")
+    data = line.encode(sys.stderr.encoding or "utf-8", "backslashreplace")[:LONGEST_LINE] + b"\n"
     try:
         poll = select.poll()
         poll.register(sys.stderr, select.POLLOUT)
         if poll.poll(0):
             # One write, or the lines of several writers run into each other. Nothing stays in a buffer of Python's, for
             # what cannot be flushed at the end makes the exit status 120.
-            os.write(sys.stderr.fileno(), f"{line}\n".encode(sys.stderr.encoding, "backslashreplace"))
+            os.write(sys.stderr.fileno(), data)
     except (OSError, ValueError):
         pass
 
