@@ -9,7 +9,7 @@ INSTALL = $(PYTHON) -m pip --python $(VENV)/bin/python --disable-pip-version-che
 # process: it starts at once, and a debugger works.
 WORKERS ?= $(if $(TESTS),0,$(shell echo $$(($$(getconf _NPROCESSORS_ONLN) * 2 + 1))))
 
-.PHONY: help demo test check coverage bench clean
+.PHONY: help demo test check docs coverage bench clean
 
 help: ## tell what there is to make (the default)
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -27,6 +27,10 @@ check: $(VENV)/check.stamp ## lint, check the format, the types and which module
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy --strict activation cmd tests examples
 	$(VENV)/bin/lint-imports --no-cache --no-logo
+
+docs: $(VENV)/docs.stamp ## build the guide into build/docs
+	$(VENV)/bin/sphinx-build --builder html --fail-on-warning --keep-going --quiet docs build/docs
+	@echo 'open build/docs/index.html'
 
 coverage: $(VENV)/coverage.stamp ## tell which lines of the library its tests do not run
 	$(VENV)/bin/python -m coverage run -m pytest --ignore tests/systemd $(TESTS)
@@ -46,7 +50,7 @@ $(VENV)/demo.stamp: pyproject.toml | $(VENV)/bin/python
 	$(INSTALL) --editable .
 	@touch $@
 
-$(VENV)/test.stamp $(VENV)/coverage.stamp $(VENV)/bench.stamp: $(VENV)/%.stamp: pyproject.toml | $(VENV)/bin/python
+$(VENV)/test.stamp $(VENV)/docs.stamp $(VENV)/coverage.stamp $(VENV)/bench.stamp: $(VENV)/%.stamp: pyproject.toml | $(VENV)/bin/python
 	$(INSTALL) --editable '.[$*]'
 	@touch $@
 

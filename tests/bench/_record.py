@@ -1,8 +1,8 @@
 """What the benchmarks measured, for programs: a JSON file that each run of ``make bench BENCH_JSON=file`` adds to.
 
 Under "benchmarks" it has for each benchmark that ran: date, python, kernel and cores; "tables" as they were printed;
-"goals"; and "figures", each of which is a row of the table in the README. A benchmark that runs again replaces what it
-told before, and leaves the others' results.
+"goals"; and "figures", each of which is a row of the table in docs/speed.md. A benchmark that runs again replaces what
+it told before, and leaves the others' results.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def goal(text: str, measured: str, *, met: bool) -> None:
 
 
 def figure(what: str, beside: str, measured: Estimate | float, form: str = "{}") -> None:
-    """Give the README a row: what was measured, beside what, and how the number reads."""
+    """Give the table in docs/speed.md a row: what was measured, beside what, and how the number reads."""
     if isinstance(measured, Estimate):
         numbers = {"median": measured.median, "low": measured.low, "high": measured.high}
     else:

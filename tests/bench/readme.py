@@ -1,4 +1,4 @@
-"""Write the table of figures into a page: ``python -m tests.bench.readme FIGURES.json README.md``.
+"""Write the table of figures into a page: ``python -m tests.bench.readme FIGURES.json docs/speed.md``.
 
 It replaces what stands between the two markers, each on a line of its own, by a row for each figure in the file.
 """
@@ -13,13 +13,17 @@ from . import _record
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-BEGIN = "<!-- figures: make bench BENCH_JSON=figures.json && python -m tests.bench.readme figures.json README.md -->"
+BEGIN = (
+    "<!-- figures: make bench BENCH_JSON=figures.json && python -m tests.bench.readme figures.json docs/speed.md -->"
+)
 END = "<!-- end of the figures -->"
 
 
 def main(arguments: list[str]) -> None:
     if len(arguments) != 2:
-        sys.exit(f"usage: python -m tests.bench.readme FIGURES.json README.md; there are {len(arguments)} arguments")
+        sys.exit(
+            f"usage: python -m tests.bench.readme FIGURES.json docs/speed.md; there are {len(arguments)} arguments"
+        )
     figures, page = arguments
     try:
         with open(page, encoding="utf-8") as file:

@@ -1,0 +1,66 @@
+"""What the README and the guide show works, as they show it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.systemd.conftest import start_manager
+
+from .pages import PIPES, Page
+
+if TYPE_CHECKING:
+    from tests.systemd.conftest import StartManager
+
+__all__ = ["start_manager"]
+
+ROOT = Path(__file__).parents[2]
+PAGES = {page.stem: page for page in sorted((ROOT / "docs").glob("*.md"))}
+UNDER_SYSTEMD = ("systemd",)
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name not in UNDER_SYSTEMD])
+def test_a_page_goes_as_it_says(name: str, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "units", tmp_path / "units")
+    Page(PAGES[name], tmp_path).play()
+
+
+@pytest.mark.parametrize("name", UNDER_SYSTEMD)
+def test_a_page_goes_as_it_says_under_systemd(name: str, tmp_path: Path, start_manager: StartManager) -> None:
+    manager = start_manager()
+    program = "/opt/echo/bin/python /opt/echo/echo.py"
+
+    def bash() -> subprocess.Popen[bytes]:
+        manager.add({name: page.files[name] for name in page.files if name.endswith((".socket", ".service"))})
+        manager.add_program("echod", page.files["echo.py"])
+        enter = ["nsenter", "-t", str(manager.pid), "-m", "-p", "-r", "-w", "--"]
+        return subprocess.Popen([*enter, "bash", "--norc"], env=page.env, **PIPES)  # type: ignore[call-overload,no-any-return]
+
+    page = Page(
+        PAGES[name],
+        tmp_path,
+        prompt="# ",
+        bash=bash,
+        replace={program: "echod"},
+        env={"PATH": "/usr/local/sbin:/usr/bin:/bin:/usr/sbin:/sbin"},
+    )
+    assert page.play() > 0
+
+
+@pytest.mark.xdist_group("install")
+def test_the_readme_goes_as_it_says(tmp_path: Path) -> None:
+    clone, venv = tmp_path / "clone", tmp_path / "venv"
+    ignored = shutil.ignore_patterns(".*", "build", "dist", "__pycache__", "tests")
+    shutil.copytree(ROOT, clone, ignore=ignored)
+    # As in the Makefile: a pip in the environment would need ensurepip.
+    base = getattr(sys, "_base_executable", sys.executable)
+    subprocess.run([base, "-m", "venv", "--without-pip", venv], check=True)
+    pip = venv / "bin" / "pip"
+    pip.write_text(f'#!/bin/sh\nexec "{base}" -m pip --python "{venv}/bin/python" "$@"\n')
+    pip.chmod(0o755)
+    Page(ROOT / "README.md", clone, env={"PATH": f"{venv / 'bin'}:/usr/bin:/bin"}).play()
