@@ -28,6 +28,12 @@ from ._seqpacket import (
     seqpacket_listeners as seqpacket_listeners,
 )
 from ._serve import serve as serve
+from ._store import (
+    store as store,
+    store_state as store_state,
+    stored_state as stored_state,
+    unstore as unstore,
+)
 from ._streams import streams as streams
 
 __version__: str
@@ -56,8 +62,12 @@ __all__ = [
     "packet_conns_with_names",
     "seqpacket_listeners",
     "serve",
+    "store",
+    "store_state",
+    "stored_state",
     "streams",
     "tls_listeners",
     "tls_listeners_with_names",
+    "unstore",
     "watchdog_enabled",
 ]

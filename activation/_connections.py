@@ -10,6 +10,7 @@ import attrs
 import trio
 
 from ._peers import Peer
+from ._socket_stream import SocketStream
 
 if TYPE_CHECKING:
     from ._activity import Activity
@@ -39,12 +40,14 @@ class Connections:
         """Run the handler with the stream, and close that after it."""
         self.open += 1
         self._activity.connect()
+        if type(stream) is trio.SocketStream and stream.socket.fileno() >= 0:
+            stream = SocketStream(stream)
         self.nursery.start_soon(self._run, stream, handler)
 
     async def _run(self, stream: trio.abc.AsyncResource, handler: Handler) -> None:
         who = Peer(stream)  # now: the handler may close the stream before it fails
         try:
-            if not isinstance(stream, trio.SSLStream):
+            if type(stream) is SocketStream or not isinstance(stream, trio.SSLStream):
                 await handler(stream)
             elif await self._shake_hands(stream, who):
                 await handler(stream)
@@ -56,7 +59,7 @@ class Connections:
         except* Exception as errors:
             log.error("the handler failed for %s; only that connection ends", who, exc_info=_one(errors))
         finally:
-            if type(stream) is trio.SocketStream:
+            if type(stream) is SocketStream:
                 stream.socket.close()  # all that its aclose() does, but for the checkpoint
             else:
                 await close(stream)

@@ -150,5 +150,5 @@ class DescriptorStore:
 
 
 def is_name(name: str) -> bool:
-    """Whether it can be in LISTEN_FDNAMES: printable ASCII without spaces and colons, at most 255."""
-    return len(name) <= _LONGEST_NAME and all("!" <= character <= "~" and character != ":" for character in name)
+    """Whether it can be in LISTEN_FDNAMES: printable ASCII without colons, at most 255."""
+    return len(name) <= _LONGEST_NAME and all(" " <= character <= "~" and character != ":" for character in name)

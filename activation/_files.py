@@ -17,6 +17,8 @@ FIRST: Final = 3
 
 VARIABLES: Final = ("LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
+_passed_before: list[File] = []
+
 
 class File:
     """A descriptor that was passed to this process, and its name. Go: ``os.File``, as ``activation.Files`` makes it.
@@ -75,10 +77,22 @@ def files(unset_env: bool = True) -> list[File]:
         ActivationError: a variable says what cannot be true; the message names it, its value and what was expected.
     """
     try:
-        return _passed()
+        passed = _passed()
     finally:
         if unset_env:
             unset(*VARIABLES)
+    if passed:
+        passed_before()[:] = passed
+    return passed
+
+
+def passed_before() -> list[File]:
+    """The list of what :func:`files` last returned. What an earlier start has stored is looked for in it."""
+    test = surroundings()
+    if test is None:
+        return _passed_before
+    passed: list[File] = test.variables.setdefault("passed before", [])
+    return passed
 
 
 def _passed() -> list[File]:

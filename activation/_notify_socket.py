@@ -121,6 +121,11 @@ async def send_connecting(address: Address, message: bytes) -> None:
     _keep_another(family, kinds)
 
 
+def kept() -> set[int]:
+    """The descriptors that this process keeps open for its messages."""
+    return {number for (pid, _, _), (number, _, _) in _kept.items() if pid == os.getpid()}
+
+
 def close() -> None:
     """Close what this process keeps; a later message opens it again."""
     for pid, family, kinds in list(_kept):

@@ -19,9 +19,9 @@ class Peer:
     __slots__ = ("_name",)
 
     def __init__(self, connection: object) -> None:
-        if isinstance(connection, trio.SSLStream):
-            connection = connection.transport_stream
         sock = getattr(connection, "socket", None)
+        if sock is None and isinstance(connection, trio.SSLStream):
+            sock = getattr(connection.transport_stream, "socket", None)
         self._name = _name(sock) if isinstance(sock, trio.socket.SocketType) else None
 
     def __str__(self) -> str:

@@ -1,24 +1,26 @@
-"""A service manager's end of sd_notify(3). Only the waiting needs trio: a container does not wait for an import."""
+"""A service manager's end of sd_notify(3). Only waiting for a message imports trio."""
 
 from __future__ import annotations
 
 import array
-import logging
 import os
 import socket
 import struct
 
 from ._notify import MOST_DESCRIPTORS
+from ._occasional import OccasionalWarnings
 from ._types import Self
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-_LOG: Final = logging.getLogger("activation")
-
 LONGEST_MESSAGE: Final = 4096
 """Bytes: systemd takes no longer message, and a daemon should find that out before it runs there."""
+
+MOST_DROPPED: Final = 513
+"""Bad messages that one call drops, at most: what a socket's queue holds under systemd, which sets
+net.unix.max_dgram_qlen to 512. Senders who add more than that meanwhile do not hold up the caller."""
 
 _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred, unix(7)
 
@@ -28,8 +30,8 @@ class Notification:
 
     Attributes:
         assignments: each ``NAME=value``, in order, as sent.
-        fds: the descriptors that came with it. They are the receiver's to keep or to close; :meth:`close` does.
-        pid: the sender's process number, as the kernel tells it; 0 for one outside of this PID namespace.
+        fds: the descriptors that came with it. The receiver keeps or closes them; :meth:`close` closes them.
+        pid: the sender's process number, as the kernel tells it; 0 for a sender outside of this PID namespace.
         uid: the sender's user.
         gid: the sender's group.
     """
@@ -43,7 +45,7 @@ class Notification:
         return f"<Notification {self.assignments} fds={self.fds} of pid {self.pid}>"
 
     def get(self, name: str) -> str | None:
-        """The value of the first assignment to ``name``, None where there is none."""
+        """Return the value of the first assignment to ``name``, None where there is none."""
         for assignment in self.assignments:
             if assignment.startswith(f"{name}="):
                 return assignment[len(name) + 1 :]
@@ -51,7 +53,10 @@ class Notification:
 
     @property
     def is_barrier(self) -> bool:
-        """Whether this is sd_notify_barrier(3): to be answered, by :meth:`close`, when all before it is done."""
+        """Whether the sender waits, as with sd_notify_barrier(3), until :meth:`close` is called.
+
+        Call it when every message before this one has been dealt with.
+        """
         return self.assignments == ("BARRIER=1",)
 
     def close(self) -> None:
@@ -61,30 +66,33 @@ class Notification:
 
 
 class NotifyReceiver:
-    """The socket that services find in NOTIFY_SOCKET. The kernel tells who sends; what may be believed is the caller's.
+    """The socket that services find in NOTIFY_SOCKET.
 
-    As in systemd, a message of more than 4,096 bytes, or one with a null character inside, is dropped with a warning
-    to the logger ``activation``.
+    Anybody who can reach the address may send. The kernel tells who did, and the caller decides whom to believe. As in
+    systemd, a message of more than 4,096 bytes, or with a null character inside, is dropped; a warning on the logger
+    ``activation`` says so, once a minute at most.
 
     Attributes:
         address: the value for NOTIFY_SOCKET.
     """
 
     def __init__(self, path: str | None = None, *, fileno: int | None = None) -> None:
-        """Receive at ``path``, or at an abstract address of its own, which leaves nothing behind.
+        """Bind ``path``, or without one an abstract address of the kernel's choice.
 
         Args:
-            path: is made, and removed by :meth:`close`.
-            fileno: instead of a path, the descriptor of a datagram socket that is bound already, to take it over; its
-                path stays.
+            path: where to receive. Every user may send there; to admit fewer, bind a socket yourself and give its
+                ``fileno``. :meth:`close` removes the path.
+            fileno: instead of a path, the descriptor of a bound Unix datagram socket, which the receiver takes over.
+                Its path stays.
 
         Raises:
             OSError: the path cannot be bound.
-            ValueError: the descriptor is of no such socket; it stays the caller's. Or there are both.
+            ValueError: the descriptor is not of such a socket, and stays the caller's; or both are given.
         """
         if path is not None and fileno is not None:
             raise ValueError("there are a path and a descriptor to receive at; expected one of them")
         self._path = path
+        self._warnings = OccasionalWarnings()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) if fileno is None else _bound(fileno)
         try:
             self._socket.setblocking(False)
@@ -111,33 +119,39 @@ class NotifyReceiver:
         return self._socket.fileno()
 
     async def receive(self) -> Notification:
-        """Wait for the next message."""
+        """Wait for the next message. Each call is at least one turn of the event loop, however many messages come."""
         import trio
 
-        # No checkpoint after it was taken: it would be in nobody's hands, and receive_nowait() would overtake it.
+        # No checkpoint comes after the message was taken: cancelled there, it would be lost.
         await trio.lowlevel.checkpoint()
         while (notification := self.receive_nowait()) is None:
             await trio.lowlevel.wait_readable(self._socket)
         return notification
 
     def receive_nowait(self) -> Notification | None:
-        """The next message if there is one: what a service told before it exited is there when its exit is known."""
-        while True:
+        """Return the next message, None if there is none.
+
+        What a service sent before it exited is there when its exit is known. To catch up then, call this no more often
+        than the queue is long (net.unix.max_dgram_qlen), because others may send all the while.
+        """
+        for _ in range(MOST_DROPPED):
             try:
+                # Without MSG_TRUNC: in Python 3.15, recvmsg() with that flag fails where a message is too long. The
+                # flags that it returns tell of that in any case.
                 message, ancillary, flags, _ = self._socket.recvmsg(
-                    LONGEST_MESSAGE, _ANCILLARY_SIZE, socket.MSG_CMSG_CLOEXEC | socket.MSG_TRUNC
+                    LONGEST_MESSAGE, _ANCILLARY_SIZE, socket.MSG_CMSG_CLOEXEC
                 )
             except BlockingIOError:
                 return None
             notification = _notification(message, ancillary)
-            if fault := _fault(message, flags):
-                _LOG.warning("a notification of pid %d was dropped: %s", notification.pid, fault)
-                notification.close()
-                continue
-            return notification
+            if (fault := _fault(message, flags)) is None:
+                return notification
+            self._warnings.warn("a notification of pid %d was dropped: %s", notification.pid, fault)
+            notification.close()
+        return None
 
     def close(self) -> None:
-        """Close the socket, and remove its path if it has one."""
+        """Close the socket, and remove the path that was bound here."""
         if self._socket.fileno() < 0:
             return
         self._socket.close()

@@ -60,7 +60,7 @@ def test_the_wheel_has_the_two_packages_and_nothing_else(wheel: Path) -> None:
         names = archive.namelist()
     top = {name.split("/")[0] for name in names}
     assert {name for name in top if not name.startswith("trio_activation-")} == {"activation", "activation_cmd"}
-    assert "activation/py.typed" in names
+    assert {"activation/py.typed", "activation/testing/__init__.py"} <= set(names)
     assert "activation_cmd/foobard/main.py" in names
     assert any(name.endswith("/licenses/LICENSE") for name in names)
 

@@ -186,6 +186,7 @@ def test_a_file_cannot_hang_up(store: DescriptorStore, tmp_path: Path) -> None:
     [
         (["FDSTORE=1", "FDNAME=x"], "x"),
         (["FDNAME=x", "READY=1", "FDSTORE=1"], "x"),
+        (["FDSTORE=1", "FDNAME=a b"], "a b"),
         (["FDSTORE=1"], "stored"),
         (["FDSTORE=1", "FDNAME=a:b"], "stored"),
         (["FDSTORE=1", "FDNAME=" + "x" * 256], "stored"),

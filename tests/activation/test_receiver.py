@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.lowlevel
 import trio.testing
 
 import activation
@@ -124,6 +125,78 @@ def test_what_systemd_drops_is_dropped_with_a_warning(
     assert told.assignments == ("READY=1",)
     assert why in caplog.text
     assert str(os.getpid()) in caplog.text
+
+
+def test_no_flag_asks_for_the_length_of_what_is_too_long(
+    receiver: NotifyReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Socket315:
+        """A socket as of Python 3.15, where recvmsg() does not take a length above its buffer's."""
+
+        def __init__(self, sock: socket.socket) -> None:
+            self._sock = sock
+
+        def recvmsg(self, size: int, ancillary_size: int, flags: int) -> object:
+            if flags & socket.MSG_TRUNC:
+                raise ValueError("the length is above the size of the buffer")
+            return self._sock.recvmsg(size, ancillary_size, flags)
+
+    monkeypatch.setattr(receiver, "_socket", Socket315(receiver._socket))
+    send(receiver, b"x" * 5000)
+    send(receiver, b"READY=1")
+    told = receiver.receive_nowait()
+    assert told
+    assert told.assignments == ("READY=1",)
+    monkeypatch.undo()
+
+
+async def test_senders_without_end_hold_up_neither_the_loop_nor_the_log(
+    receiver: NotifyReceiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    flood = """
+import socket, sys
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+    sock.connect(chr(0) + sys.argv[1][1:])
+    while True:
+        try:
+            sock.send(b"x" * 5000)
+        except ConnectionError:
+            break
+"""
+    senders = [subprocess.Popen([sys.executable, "-c", flood, receiver.address]) for _ in range(3)]
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receiver.receive)
+            with trio.fail_after(30):
+                while not caplog.messages:  # they have begun
+                    await trio.sleep(0.01)
+                for _ in range(100):
+                    await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        assert len(caplog.messages) == 1
+    finally:
+        for sender in senders:
+            sender.kill()
+            sender.wait()
+
+
+def test_one_call_drops_what_a_queue_holds_and_no_more(
+    receiver: NotifyReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Endless:
+        """A socket at which bad messages arrive as fast as they are received."""
+
+        count = 0
+
+        def recvmsg(self, *_: object) -> tuple[bytes, list[tuple[int, int, bytes]], int, None]:
+            self.count += 1
+            return b"x", [], socket.MSG_TRUNC, None
+
+    endless = Endless()
+    monkeypatch.setattr(receiver, "_socket", endless)
+    assert receiver.receive_nowait() is None
+    assert endless.count == 513
+    monkeypatch.undo()
 
 
 @pytest.mark.parametrize("message", [b"STATUS=" + b"x" * 4089, b"", b"\n\n", b"\xff\xfe", b"no assignment"])

@@ -11,10 +11,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+import activation
 from tests.commands import LIMIT, SOCKET_ACTIVATE, connect, eventually, receive
 
 from .manager import Manager, missing
@@ -22,7 +24,6 @@ from .manager import Manager, missing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
 # What each daemon begins with. Its only argument is its journal; ``first`` tells whether this is its first start.
 PRELUDE = """
@@ -200,6 +201,7 @@ STORE = "FileDescriptorStoreMax=5\nRestart=on-failure\nRestartSec=10ms\n"
 READY = "Type=notify\n"
 AGAIN = "Restart=always\nRestartSec=10ms\n"
 OFTEN = "StartLimitIntervalSec=0\n"
+LIBRARY = str(Path(activation.__file__).parents[1])
 
 LIVES = {
     # the store
@@ -254,6 +256,31 @@ if first:
 wait()
 """,
         "NotifyAccess=main\n" + AGAIN,
+    ),
+    "a state that the library stores is written anew, and killed in between it is still there": Life(
+        ["start", "start state", "start state", "start", "None"],
+        f"""
+sys.path.insert(0, {LIBRARY!r})
+import activation
+activation.files(unset_env=False)
+state = activation.stored_state("state")
+if first:
+    accept()
+    activation.store_state("state", b"one")
+    activation.store_state("state", b"two")
+    os.kill(os.getpid(), signal.SIGKILL)
+if state == b"two":
+    activation.store_state("state", b"three")
+    os.kill(os.getpid(), signal.SIGKILL)
+if state == b"three":
+    activation.unstore("state")
+    barrier()
+    sys.exit(1)
+note(state)
+wait()
+""",
+        STORE + "NotifyAccess=main\n",
+        unit=OFTEN,
     ),
     "what is removed does not come back": Life(
         ["start", "start b", "start"],

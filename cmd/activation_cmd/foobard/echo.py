@@ -15,11 +15,7 @@ from activation_cmd.common.stdio import say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LARGEST_READ = 65536
 LARGEST_DATAGRAM = 1 << 18
-MOST_WAITS = 63
-"""So many messages at most are waited for with epoll before it is tried again without."""
-
 HOW_TO_START = (
     "no sockets were passed, so there is nobody to serve; start it by socket activation "
     "(systemctl start foobar.socket, or: socket-activate -l /tmp/foobar.sk foobard), "
@@ -64,44 +60,9 @@ async def run(addresses: Sequence[Any], options: dict[str, Any]) -> int:
 
 
 async def echo(stream: trio.SocketStream) -> None:
-    """Send back what comes, until its end. Nothing is read while the client does not read.
-
-    What ``async for data in stream: await stream.send_all(data)`` does, for less than half the time: sending waits
-    only for a slow client, and for a client as fast as this the wait for more is one turn of the others. Asking epoll
-    takes longer than that. Where a turn was too short, epoll is asked instead, and the longer the more often it was.
-    """
-    own = stream.socket
-    # The same descriptor, not another: the stream stays whole, and is closed by who opened it.
-    sock = socket.socket(own.family, own.type, own.proto, own.fileno())
-    misses = waits = 0
-    try:
-        sock.setblocking(False)
-        while True:
-            try:
-                data = sock.recv(LARGEST_READ)
-            except BlockingIOError:
-                waits = misses = min(2 * misses + 1, MOST_WAITS)
-            else:
-                if not data:
-                    return
-                try:
-                    sent = sock.send(data)
-                except BlockingIOError:
-                    sent = 0
-                if sent < len(data):
-                    await stream.send_all(data[sent:])
-                if waits:
-                    waits -= 1
-                else:
-                    misses //= 2
-            if waits:
-                await trio.lowlevel.wait_readable(sock)
-            else:
-                await trio.lowlevel.checkpoint()
-    except OSError as error:
-        raise trio.BrokenResourceError(f"socket connection broken: {error}") from error
-    finally:
-        sock.detach()
+    """Send back what comes, until its end. Nothing is read while the client does not read."""
+    async for data in stream:
+        await stream.send_all(data)
 
 
 async def echo_datagrams(conn: trio.socket.SocketType) -> None:

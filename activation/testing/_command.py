@@ -1,0 +1,111 @@
+"""A daemon that is a command: a child process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from activation import open_process
+
+from ._run import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from activation import Notification
+    from activation._types import HasFileno, StrOrBytesPath
+
+LAST_OUTPUT = 1.0
+"""Seconds that a pipe may stay open when the process has ended: something else may hold it."""
+
+
+@attrs.define(eq=False)
+class CommandRun(Run):
+    """One process of the command."""
+
+    process: trio.Process | None = None
+
+    async def start(
+        self,
+        command: Sequence[StrOrBytesPath],
+        files: Sequence[tuple[str, int | HasFileno]],
+        env: Mapping[str, str],
+    ) -> None:
+        """Start the process, as :func:`activation.open_process` does, in a process group of its own."""
+        try:
+            self.process = await open_process(
+                command,
+                files,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+            )
+        except BaseException:
+            self.receiver.close()
+            raise
+
+    async def live(self) -> None:
+        assert self.process
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._read_output)
+                await self.process.wait()
+                nursery.cancel_scope.deadline = trio.current_time() + LAST_OUTPUT
+        finally:
+            with trio.CancelScope(shield=True):
+                self.process.kill()
+                self.status = await self.process.wait()
+                assert self.process.stdout
+                await self.process.stdout.aclose()
+
+    async def _read_output(self) -> None:
+        assert self.process
+        assert self.process.stdout
+        unfinished = b""
+        async for data in self.process.stdout:
+            *lines, unfinished = (unfinished + data).split(b"\n")
+            self._write(lines)
+        self._write([unfinished] if unfinished else [])
+
+    def _write(self, lines: list[bytes]) -> None:
+        for line in lines:
+            text = line.decode(errors="backslashreplace")
+            self.output.append(text)
+            print(text, file=sys.stderr)  # for pytest to show among what a failed test has written
+
+    def send_signal(self, number: int) -> None:
+        assert self.process
+        self.see_own_paths()
+        self.process.send_signal(number)
+
+    def sockets(self) -> set[int]:
+        assert self.process
+        folder = f"/proc/{self.process.pid}/fd"
+        inodes = set()
+        try:
+            for number in os.listdir(folder):
+                kind, _, inode = os.readlink(f"{folder}/{number}").partition(":[")
+                if kind == "socket":
+                    inodes.add(int(inode[:-1]))
+        except OSError:
+            pass  # the process has just ended
+        return inodes
+
+    def leftovers(self) -> list[str]:
+        assert self.process
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return []
+        return ["a process that it had started (killed now)"]
+
+    def accepts(self, notification: Notification) -> bool:
+        return self.process is None or notification.pid == self.process.pid

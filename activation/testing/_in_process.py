@@ -1,0 +1,209 @@
+"""A daemon that is an async function: it runs in the test's own trio, and a context variable tells it so."""
+
+from __future__ import annotations
+
+import contextvars
+import gc
+import logging
+import os
+import signal
+import threading
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import trio
+
+from activation import _environment
+
+from ._ledger import Account, Ledger
+from ._run import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from activation import Notification
+    from activation._types import HasFileno
+
+_current: contextvars.ContextVar[_Surroundings | None] = contextvars.ContextVar("activation_testing", default=None)
+_environment.in_test = _current.get
+
+_ledger: trio.lowlevel.RunVar[Ledger] = trio.lowlevel.RunVar("activation_testing_ledger")
+
+_IGNORED = {signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH, signal.SIGCONT, signal.SIGPIPE}
+
+
+@attrs.define(eq=False)
+class _Surroundings:
+    """What ``activation`` finds around a daemon inside its test; see ``activation._environment.Surroundings``."""
+
+    run: InProcessRun
+    environ: dict[str, str]
+    descriptors: list[int]
+    variables: dict[object, Any] = attrs.field(factory=dict)
+    hearings: list[Any] = attrs.field(factory=list)
+    taken: bool = False
+    _thread: int = attrs.field(factory=threading.get_ident)
+
+    def passed(self) -> Sequence[int]:
+        """What files() returns; from now on these descriptors are the daemon's."""
+        if not self.taken:
+            self.taken = True
+            self.run.account.own(self.descriptors)
+        return self.descriptors
+
+    def told(self) -> None:
+        """Hear the message at once: nobody else would, while the daemon waits for room for the next one."""
+        if threading.get_ident() == self._thread:
+            self.run.hear_at_once()
+
+    def raise_signal(self, number: int) -> None:
+        """Let the daemon's serve() hear it, or let it have its default action."""
+        heard = [hearing for hearing in self.hearings if number in hearing.numbers]
+        for hearing in heard:
+            hearing.put(number)
+        if not heard and number not in _IGNORED:
+            self.run.die(number)
+
+    def close(self) -> None:
+        """Close what the daemon has never asked for."""
+        if not self.taken:
+            for descriptor in self.descriptors:
+                os.close(descriptor)
+
+
+@attrs.define(eq=False)
+class InProcessRun(Run):
+    """One call of the function."""
+
+    function: Callable[[], Awaitable[object]] | None = None
+    stored: Callable[[], Sequence[int]] = tuple
+    killed_by: int | None = None
+    surroundings: _Surroundings = attrs.field(init=False)
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    ledger: Ledger = attrs.field(init=False)
+    account: Account = attrs.field(factory=Account)
+    left: list[str] = attrs.field(factory=list)
+
+    def prepare(self, files: Sequence[tuple[str, int | HasFileno]], env: Mapping[str, str]) -> None:
+        """Put in place what the function is to find."""
+        descriptors = [os.dup(item if isinstance(item, int) else item.fileno()) for _, item in files]
+        environ = dict(env)
+        if files:
+            names = ":".join(name for name, _ in files)
+            environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(files)), "LISTEN_FDNAMES": names}
+        if "WATCHDOG_USEC" in env:
+            environ["WATCHDOG_PID"] = str(os.getpid())
+        self.surroundings = _Surroundings(self, environ, descriptors)
+
+    async def live(self) -> None:
+        try:
+            self.ledger = _ledger.get()
+        except LookupError:
+            self.ledger = Ledger()
+            _ledger.set(self.ledger)
+        handler = _LogLines(self)
+        logging.getLogger().addHandler(handler)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._call, name=f"the daemon {self.function!r}")
+        finally:
+            logging.getLogger().removeHandler(handler)
+            self.surroundings.close()
+
+    async def _call(self) -> None:
+        assert self.function
+        _current.set(self.surroundings)
+        self.account = self.ledger.open(trio.lowlevel.current_task())
+        try:
+            status = 0
+            try:
+                with self.scope:
+                    if self.killed_by is None:
+                        await self.function()
+            except SystemExit as error:
+                status = error.code if isinstance(error.code, int) else int(error.code is not None)
+            except Exception as error:
+                self._fail(error)
+                status = 1
+            except BaseExceptionGroup as errors:
+                # A group that has a SystemExit ends a process as any other error does.
+                if errors.split((Exception, SystemExit))[1] is not None:
+                    raise
+                self._fail(errors)
+                status = 1
+            self.status = status if self.killed_by is None else -self.killed_by
+            if self.killed_by is None and self.failure is None:
+                self.ledger.after_task_step(trio.lowlevel.current_task())
+                self.left = self._left()
+        finally:
+            self.surroundings.environ.pop("NOTIFY_SOCKET", None)
+            if self.status is None:
+                self.status = -signal.SIGKILL  # the test has ended before it
+            self.ledger.close(self.account)
+
+    def _fail(self, error: BaseException) -> None:
+        if self.killed_by is None:
+            self.failure = error
+            self.output.extend("".join(traceback.format_exception_only(error)).splitlines())
+
+    def _left(self) -> list[str]:
+        if self.account.descriptors:
+            gc.collect()  # what nothing refers to any more is closed by now, or it never is
+        left = []
+        for number in self.account.still_open():
+            what = os.readlink(f"/proc/self/fd/{number}") if os.path.isdir("/proc/self/fd") else "open"
+            left.append(f"descriptor {number} ({what})")
+        return left + [f"the task {task.name}" for task in self.account.tasks]
+
+    def send_signal(self, number: int) -> None:
+        if self.status is None:
+            self.see_own_paths()
+            if number == signal.SIGKILL:
+                self.die(number)
+            else:
+                self.surroundings.raise_signal(number)
+
+    def die(self, number: int) -> None:
+        """End in the middle of whatever, so that nothing that the daemon still does reaches anybody."""
+        if self.killed_by is None and self.status is None:
+            self.drain()
+            self.killed_by = number
+            self.surroundings.environ.pop("NOTIFY_SOCKET", None)
+            self.scope.cancel()
+            self.account.cut()
+
+    def hear_at_once(self) -> None:
+        """Hear what the daemon has just told in this very step."""
+        self.ledger.after_task_step(trio.lowlevel.current_task())
+        self.drain()
+        self.ledger.disown(self.stored())
+
+    def sockets(self) -> set[int]:
+        return {inode for _, inode in self.account.descriptors.values()}
+
+    def leftovers(self) -> list[str]:
+        return self.left
+
+    def accepts(self, notification: Notification) -> bool:  # noqa: ARG002
+        return True
+
+    def pet(self, now: float) -> None:
+        # A loop that was stuck runs this first, or the one who waits for it.
+        if self.watchdog is not None and self.ready and not self.ending and now > self.petted + self.watchdog:
+            self.watchdog_missed += 1
+        super().pet(now)
+
+
+class _LogLines(logging.Handler):
+    """What a run of a daemon logs: its output."""
+
+    def __init__(self, run: InProcessRun) -> None:
+        super().__init__()
+        self.run = run
+        self.setFormatter(logging.Formatter("%(levelname)s:%(name)s:%(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the record if the run has logged it."""
+        if _current.get() is self.run.surroundings:
+            self.run.output.extend(self.format(record).splitlines())

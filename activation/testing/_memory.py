@@ -1,0 +1,56 @@
+"""What a daemon keeps in shared memory, as it was in the moment of its death."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+
+_ADD_SEALS, _GET_SEALS = 1033, 1034  # fcntl(2); Python has them under Linux only
+_CHUNK = 1 << 20
+
+
+def copied(descriptor: int) -> int:
+    """A new descriptor of a copy of the memfd ``descriptor``: whoever has that mapped changes nothing in the copy."""
+    copy = os.memfd_create("activation", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        size = os.fstat(descriptor).st_size
+        os.ftruncate(copy, size)
+        _copy_data(descriptor, copy, size)
+        os.lseek(copy, os.lseek(descriptor, 0, os.SEEK_CUR), os.SEEK_SET)
+        fcntl.fcntl(copy, _ADD_SEALS, fcntl.fcntl(descriptor, _GET_SEALS))
+    except BaseException:
+        os.close(copy)
+        raise
+    return copy
+
+
+def is_memfd(descriptor: int) -> bool:
+    """Whether the descriptor is of memfd_create(2)."""
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return False
+    try:
+        fcntl.fcntl(descriptor, _GET_SEALS)
+    except OSError:
+        return False  # a file of a file system that knows no seals
+    return os.readlink(f"/proc/self/fd/{descriptor}").startswith("/memfd:")
+
+
+def _copy_data(source: int, target: int, size: int) -> None:
+    """Copy what is no hole; the offset of ``source``, which others share, stays."""
+    before = os.lseek(source, 0, os.SEEK_CUR)
+    try:
+        end = 0
+        while end < size:
+            try:
+                start = os.lseek(source, end, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    break  # only a hole is left
+                raise
+            end = os.lseek(source, start, os.SEEK_HOLE)
+            while start < end:
+                start += os.pwrite(target, os.pread(source, min(_CHUNK, end - start), start), start)
+    finally:
+        os.lseek(source, before, os.SEEK_SET)
