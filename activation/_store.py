@@ -171,6 +171,22 @@ def memory_file(name: str) -> int:
         return os.memfd_create(name, flags)
 
 
+def state_in(descriptor: int) -> bytes | None:
+    """The state in a memfd of :func:`store_state`; None if it is none of a layout that this version reads."""
+    try:
+        magic, layout, _ = _HEAD.unpack(os.pread(descriptor, _HEAD.size, 0))
+    except (OSError, struct.error):
+        return None
+    return _read(descriptor) if (magic, layout) == (_MAGIC, _LAYOUT) else None
+
+
+def close_states() -> None:
+    """Close this module's copies, which a process keeps to its end: for a daemon that has ended inside its test."""
+    memfds = _own_memfds()
+    while memfds:
+        os.close(memfds.popitem()[1])
+
+
 def _own_memfds() -> dict[str, int]:
     """The memfds of the states that this process has written or read, by name."""
     test = surroundings()

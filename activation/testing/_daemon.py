@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from activation import READY, RELOADING
+from activation._store import state_in
 
 from . import _sockets
 from ._manager import described
@@ -108,7 +109,9 @@ class Daemon:
         return [name for name, _ in self._manager.store.files()]
 
     def stored_state(self, name: str) -> bytes | None:
-        """What is in the newest file or memfd that is stored under this name; None where nothing is.
+        """What the daemon has stored under this name by :func:`activation.store_state`; None where it has not.
+
+        Of another file, the newest one under the name, it is the contents.
 
         Raises:
             ValueError: what is stored under it is no file.
@@ -118,7 +121,8 @@ class Daemon:
                 status = os.fstat(descriptor)
                 if not stat.S_ISREG(status.st_mode):
                     raise ValueError(f"the descriptor {name!r} in the store is no file, so it has no contents to read")
-                return os.pread(descriptor, status.st_size, 0)
+                state = state_in(descriptor)
+                return os.pread(descriptor, status.st_size, 0) if state is None else state
         return None
 
     # Waiting for it
@@ -206,9 +210,7 @@ class Daemon:
         memory; what child processes do; and effects that need no descriptor of the daemon, such as removing a file or
         changing a variable of the test.
         """
-        self._manager.run.kill()
-        self._manager.part_from_shared_memory()
-        await self._manager.until_over("end after SIGKILL")
+        await self._manager.kill()
         await self._manager.begin()
         await self.ready()
 

@@ -15,8 +15,11 @@ import attrs
 import trio
 
 from activation import _environment
+from activation._files import passed_before
+from activation._store import close_states
 
 from ._ledger import Account, Ledger
+from ._memory import is_memfd
 from ._run import Run
 
 if TYPE_CHECKING:
@@ -72,12 +75,20 @@ class _Surroundings:
                 os.close(descriptor)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, kw_only=True)
 class InProcessRun(Run):
-    """One call of the function."""
+    """One call of the function.
 
-    function: Callable[[], Awaitable[object]] | None = None
-    stored: Callable[[], Sequence[int]] = tuple
+    Attributes:
+        stored: tells what is in the store.
+        dying: called when it has just died, before anything of it can run on.
+        killed_by: the signal that it died of.
+        left: what it has left behind.
+    """
+
+    function: Callable[[], Awaitable[object]]
+    stored: Callable[[], Sequence[int]]
+    dying: Callable[[], object]
     killed_by: int | None = None
     surroundings: _Surroundings = attrs.field(init=False)
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
@@ -112,7 +123,6 @@ class InProcessRun(Run):
             self.surroundings.close()
 
     async def _call(self) -> None:
-        assert self.function
         _current.set(self.surroundings)
         self.account = self.ledger.open(trio.lowlevel.current_task())
         try:
@@ -133,6 +143,7 @@ class InProcessRun(Run):
                 self._fail(errors)
                 status = 1
             self.status = status if self.killed_by is None else -self.killed_by
+            self._close_what_nobody_owns()
             if self.killed_by is None and self.failure is None:
                 self.ledger.after_task_step(trio.lowlevel.current_task())
                 self.left = self._left()
@@ -146,6 +157,13 @@ class InProcessRun(Run):
         if self.killed_by is None:
             self.failure = error
             self.output.extend("".join(traceback.format_exception_only(error)).splitlines())
+
+    def _close_what_nobody_owns(self) -> None:
+        """Close what a process may well leave to its end, when the kernel closes all."""
+        close_states()
+        for file in passed_before():
+            if file.fileno() >= 0 and (self.killed_by is not None or is_memfd(file.fileno())):
+                file.close()
 
     def _left(self) -> list[str]:
         if self.account.descriptors:
@@ -172,6 +190,7 @@ class InProcessRun(Run):
             self.surroundings.environ.pop("NOTIFY_SOCKET", None)
             self.scope.cancel()
             self.account.cut()
+            self.dying()
 
     def hear_at_once(self) -> None:
         """Hear what the daemon has just told in this very step."""

@@ -71,7 +71,13 @@ class Manager:
         files += self.store.files()
         run: CommandRun | InProcessRun
         if callable(self.daemon):
-            run = InProcessRun(self._take, self.watchdog, function=self.daemon, stored=self._stored_numbers)
+            run = InProcessRun(
+                self._take,
+                self.watchdog,
+                function=self.daemon,
+                stored=self._stored_numbers,
+                dying=self._part_from_shared_memory,
+            )
             run.prepare(files, self._variables(run) | self.env)
         else:
             run = CommandRun(self._take, self.watchdog)
@@ -94,7 +100,12 @@ class Manager:
             self.not_polled.add(notification.get("FDNAME") or "stored")
         self.store.take(notification)
 
-    def part_from_shared_memory(self) -> None:
+    async def kill(self) -> None:
+        """Let it die, and wait until it has ended."""
+        self.run.kill()
+        await self.until_over("end after SIGKILL")
+
+    def _part_from_shared_memory(self) -> None:
         """Have the store keep copies of the memory that the dead daemon may still change."""
         stored = self.store.files()
         if any(is_memfd(descriptor) for _, descriptor in stored):

@@ -15,9 +15,10 @@ def copied(descriptor: int) -> int:
     """A new descriptor of a copy of the memfd ``descriptor``: whoever has that mapped changes nothing in the copy."""
     copy = os.memfd_create("activation", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        size = os.fstat(descriptor).st_size
-        os.ftruncate(copy, size)
-        _copy_data(descriptor, copy, size)
+        status = os.fstat(descriptor)
+        os.ftruncate(copy, status.st_size)
+        _copy_data(descriptor, copy, status.st_size)
+        os.fchmod(copy, stat.S_IMODE(status.st_mode))  # first: what may be executed, F_SEAL_EXEC seals against writing
         os.lseek(copy, os.lseek(descriptor, 0, os.SEEK_CUR), os.SEEK_SET)
         fcntl.fcntl(copy, _ADD_SEALS, fcntl.fcntl(descriptor, _GET_SEALS))
     except BaseException:

@@ -64,6 +64,15 @@ async def counting() -> None:
     await activation.serve(echo, activation.listeners([passed["a"]]), drain_timeout=0.05)
 
 
+async def remembering() -> None:
+    """Keep the count of starts as a state."""
+    starts = int(activation.stored_state("starts") or b"0") + 1
+    assert activation.store_state("starts", b"%d" % starts)
+    activation.notify(f"X_START={starts}")
+    passed = activation.files()
+    await activation.serve(echo, activation.listeners([file for file in passed if file.name == "a"]))
+
+
 async def leaving() -> None:
     """Leave as soon as nobody is connected."""
     await activation.serve(echo, idle_timeout=0.05)

@@ -126,6 +126,18 @@ async def test_sockets_and_the_store_outlive_a_restart_and_a_crash_but_not_a_sto
             ]
 
 
+async def test_a_state_is_read_as_the_daemon_has_stored_it(started: Starts) -> None:
+    with no_leak():
+        async with activated(started("remembering"), {"a": "unix"}, store=1) as daemon:
+            await daemon.ready()
+            assert daemon.stored_state("starts") == b"1"
+            await daemon.crash()
+            await daemon.restart()
+            await daemon.crash()
+            assert daemon.stored_state("starts") == b"4"
+            assert daemon.stored == ["starts"]
+
+
 async def test_a_client_that_comes_while_nothing_runs_is_served_by_the_next_start(started: Starts) -> None:
     async with activated(started("leaving"), {"a": "tcp"}) as daemon:
         assert await daemon.wait_exited() == 0
