@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 SCRIPTS = Path(sys.executable).parent
 
@@ -30,7 +31,7 @@ def main() -> int:
             note("The socket exists ...")
             show(f"ls -l {path}")
             subprocess.run(["ls", "-l", path], check=True)
-            note("... and nobody serves it: no foobard runs.")
+            note("... and nobody serves it: socket-activate runs, with a helper that starts programs, and no foobard.")
             before = processes(activator.pid)
 
             note("A client comes and says two lines.")
@@ -54,31 +55,42 @@ def main() -> int:
 
 def processes(activator: int) -> int:
     """Show the activator and its processes; return how many of them are programs that it started, not its own."""
-    show("ps -A -ww -o pid,ppid,args")
-    rows = [row for row in table() if row[0] == activator or row[1] == activator]
+    show("ps -A -o pid,ppid,comm")
+    rows = [row for row in table() if activator in (row.pid, row.parent)]
     print(f"{'PID':>7} {'PPID':>7} COMMAND")
-    for pid, parent, command in rows:
-        print(f"{pid:>7} {parent:>7} {command}")
-    own = {command for pid, _, command in rows if pid == activator}
-    return sum(command not in own for _, _, command in rows)
+    for row in rows:
+        print(f"{row.pid:>7} {row.parent:>7} {row.name}")
+    own = {row.command for row in rows if row.pid == activator}
+    return sum(row.command not in own for row in rows)
 
 
-def table() -> list[tuple[int, int, str]]:
-    """All processes: number, parent's number, command."""
+class Row(NamedTuple):
+    """A process: its number and its parent's, its name, and the command that it was started with."""
+
+    pid: int
+    parent: int
+    name: str
+    command: str
+
+
+def table() -> list[Row]:
+    """All processes."""
     if shutil.which("ps"):
+        columns = ["-o", "pid=", "-o", "ppid=", "-o", "comm=", "-o", "args="]
         lines = subprocess.run(
-            ["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], stdout=subprocess.PIPE, text=True, check=True
+            ["ps", "-A", "-ww", *columns], stdout=subprocess.PIPE, text=True, check=True
         ).stdout.splitlines()
-        return [(int(pid), int(parent), command) for pid, parent, command in (line.split(None, 2) for line in lines)]
+        fields = [line.split(None, 3) for line in lines]
+        return [Row(int(pid), int(parent), name, "".join(command)) for pid, parent, name, *command in fields]
     # A slim container has no ps; what ps reads is there all the same.
     rows = []
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
             command = (status.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-            parent = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("PPid:"))
+            known = dict(line.split(":", 1) for line in status.read_text().splitlines())
         except FileNotFoundError:
             continue
-        rows.append((int(status.parent.name), int(parent), command))
+        rows.append(Row(int(status.parent.name), int(known["PPid"]), known["Name"].strip(), command))
     return rows
 
 
