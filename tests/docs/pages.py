@@ -72,6 +72,7 @@ def prompts(block: str, prompt: str) -> list[Prompt]:
         elif found and found[-1].command.endswith("\\"):
             found[-1] = Prompt(f"{found[-1].command}\n{line}", [])
         elif line:
+            assert found, f"{line!r} does not begin with {prompt!r}; what cannot be run says why"
             found[-1].shown.append(line)
     return found
 
@@ -138,7 +139,7 @@ class Page:
         path: Path,
         folder: Path,
         *,
-        prompt: str = "$ ",
+        prompt: str | None = "$ ",
         bash: Callable[[], subprocess.Popen[bytes]] | None = None,
         replace: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
@@ -148,7 +149,7 @@ class Page:
         Args:
             path: the page.
             folder: where it is played.
-            prompt: which lines of console blocks are typed.
+            prompt: which lines of console blocks are typed; None for a page whose console blocks are left out.
             bash: starts what they are typed into; by default it is in the folder, with the commands on its PATH.
             replace: what is otherwise where it is played.
             env: more of the shell's environment.
@@ -230,6 +231,8 @@ class Page:
             assert status == 0, f"{fragment}\nends with {status}:\n{stderr.read().decode()}"
 
     def _console(self, example: Example) -> None:
+        if self.prompt is None:
+            return
         for prompt in prompts(self._text(example), self.prompt):
             if self._shell is None:
                 self._shell = Shell(self.bash())

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.commands import LIMIT
 from tests.systemd.conftest import start_manager
+from tests.systemd.manager import missing
 
 from .pages import PIPES, Page
 
@@ -64,3 +66,13 @@ def test_the_readme_goes_as_it_says(tmp_path: Path) -> None:
     pip.write_text(f'#!/bin/sh\nexec "{base}" -m pip --python "{venv}/bin/python" "$@"\n')
     pip.chmod(0o755)
     Page(ROOT / "README.md", clone, env={"PATH": f"{venv / 'bin'}:/usr/bin:/bin"}).play()
+
+
+def test_the_test_that_contributing_shows_passes(tmp_path: Path) -> None:
+    if reason := missing():
+        pytest.skip(reason)
+    Page(ROOT / "CONTRIBUTING.md", tmp_path, prompt=None).play()
+    example = str(tmp_path / "test_example.py")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.systemd.conftest", example]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
