@@ -6,7 +6,7 @@ checkers read it.
 """
 
 from ._environment import ActivationError
-from ._files import File, files
+from ._files import File, files, why_nothing_was_passed
 
 __version__ = "0.1.0"
 
@@ -27,7 +27,12 @@ _HOMES = {
     "_streams": ("streams",),
 }
 
-__all__ = sorted(["ActivationError", "File", "files", *(name for names in _HOMES.values() for name in names)])
+__all__ = sorted(
+    [
+        *("ActivationError", "File", "files", "why_nothing_was_passed"),
+        *(name for names in _HOMES.values() for name in names),
+    ]
+)
 
 
 def __getattr__(name):

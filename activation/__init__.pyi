@@ -2,7 +2,7 @@
 from ._descriptor_store import DescriptorStore as DescriptorStore
 from ._environment import ActivationError as ActivationError
 from ._exec import exec_process as exec_process
-from ._files import File as File, files as files
+from ._files import File as File, files as files, why_nothing_was_passed as why_nothing_was_passed
 from ._listeners import (
     listeners as listeners,
     listeners_with_names as listeners_with_names,
@@ -70,4 +70,5 @@ __all__ = [
     "tls_listeners_with_names",
     "unstore",
     "watchdog_enabled",
+    "why_nothing_was_passed",
 ]

@@ -23,7 +23,7 @@ _passed_before: list[File] = []
 class File:
     """A descriptor that was passed to this process, and its name. Go: ``os.File``, as ``activation.Files`` makes it.
 
-    It does not close its descriptor when it is collected: a descriptor that nobody used stays open, as it was passed.
+    Collecting it does not close the descriptor: one that nobody uses stays open, as it was passed.
 
     Attributes:
         name: the name from LISTEN_FDNAMES (``FileDescriptorName=`` of systemd.socket(5)), or ``LISTEN_FD_<number>``.
@@ -36,11 +36,11 @@ class File:
         self.name = name
 
     def fileno(self) -> int:
-        """The number of the descriptor; -1 once it was given away or closed."""
+        """Return the number of the descriptor, -1 once it was given away or closed."""
         return self._descriptor
 
     def detach(self) -> int:
-        """Give the descriptor away: return its number and forget it. From now on closing it is the caller's duty.
+        """Give the descriptor away: return its number and forget it. The caller has to close it.
 
         Raises:
             ActivationError: it was given away or closed before.
@@ -62,22 +62,30 @@ class File:
         return f"<activation.File {self.name!r}, descriptor {self._descriptor}>"
 
 
-def files(unset_env: bool = True) -> list[File]:
+def files(unset_env: bool = True, *, pid: int | None = None) -> list[File]:
     """Return what the service manager passed to this process, in its order. Go: ``activation.Files``.
 
-    sd_listen_fds_with_names(3), sd_listen_fds(3). Nothing was passed, or it was meant for another process: ``[]``.
-    Every descriptor gets close-on-exec. It is all or nothing: everything is checked before anything is touched.
+    sd_listen_fds_with_names(3), sd_listen_fds(3). The list is empty where nothing was passed, or where it was meant for
+    another process; if LISTEN_FDS is there nevertheless, a warning on the logger ``activation`` says why, as
+    :func:`why_nothing_was_passed` does. Every descriptor gets close-on-exec. All variables and descriptors are checked
+    before anything is changed.
 
     Args:
         unset_env: remove LISTEN_PID, LISTEN_PIDFDID, LISTEN_FDS and LISTEN_FDNAMES from ``os.environ``, whatever the
             outcome, so that no child takes them for its own and a second call returns ``[]``. False leaves them, for
             a tool that passes the descriptors on.
+        pid: take what was passed to this process, which must exist, instead of the calling one. For a program that
+            knows what starts it: ``files(pid=os.getppid())`` behind a wrapper that starts it as a child and leaves it
+            the descriptors.
 
     Raises:
-        ActivationError: a variable says what cannot be true; the message names it, its value and what was expected.
+        ActivationError: the value of a variable cannot be right; the message names it, and what was expected.
     """
+    wanted = os.getpid() if pid is None else pid
     try:
-        passed = _passed()
+        passed = _passed(wanted)
+        if not passed and "LISTEN_FDS" in environ():
+            _warn(wanted)
     finally:
         if unset_env:
             unset(*VARIABLES)
@@ -95,12 +103,40 @@ def passed_before() -> list[File]:
     return passed
 
 
-def _passed() -> list[File]:
-    pid = number("LISTEN_PID")
-    if pid != os.getpid():
+def why_nothing_was_passed() -> str:
+    """Say why :func:`files` returns nothing, and what to do, for an error message of the program's own.
+
+    For example, LISTEN_PID is the number of a shell that started this program as its child instead of by ``exec``; or
+    the variables are missing, and standard input is a socket.
+    """
+    if passed_before():
+        return "an earlier call of files() has returned what was passed; call it once, and keep what it returns"
+    if _refused:
+        return _refused[0]
+    from ._why import nothing_passed
+
+    return nothing_passed(os.getpid(), own_pidfd_id())
+
+
+_refused: list[str] = []
+"""Why files() did not return what LISTEN_FDS told of; the variables that said so may be gone."""
+
+
+def _warn(pid: int) -> None:
+    import logging
+
+    from ._why import nothing_passed
+
+    reason = nothing_passed(pid, pidfd_id(pid))
+    _refused[:] = [reason]
+    logging.getLogger("activation").warning("no descriptors were passed: %s", reason)
+
+
+def _passed(wanted: int) -> list[File]:
+    if number("LISTEN_PID") != wanted:
         return []
-    pidfd_id = number("LISTEN_PIDFDID")
-    if pidfd_id is not None and own_pidfd_id() not in (None, pidfd_id):
+    meant_id = number("LISTEN_PIDFDID")
+    if meant_id is not None and pidfd_id(wanted) not in (None, meant_id):
         return []
     count = number("LISTEN_FDS")
     if not count:
@@ -154,13 +190,18 @@ def is_open(descriptor: int) -> bool:
 
 
 def own_pidfd_id() -> int | None:
-    """The inode number of a pidfd of this process, which tells it from every other for as long as the system runs.
+    """Return the inode number of this process's pidfd: see :func:`pidfd_id`."""
+    return pidfd_id(os.getpid())
+
+
+def pidfd_id(pid: int) -> int | None:
+    """Return the inode number of a process's pidfd, which no other process has as long as the system runs.
 
     None where that number says nothing: before pidfs (Linux 6.9) all pidfds shared one anonymous inode, and elsewhere
-    there are none.
+    there are none. None, too, where there is no such process.
     """
     try:
-        pidfd = os.pidfd_open(os.getpid())
+        pidfd = os.pidfd_open(pid)
     except (AttributeError, OSError):
         return None
     try:

@@ -30,6 +30,8 @@ from ._exec import (
 from ._files import FIRST, is_open, own_pidfd_id
 from ._types import Environment, Passable, StrOrBytesPath
 
+MANAGER_VARIABLES = (b"NOTIFY_SOCKET", b"WATCHDOG_USEC", b"WATCHDOG_PID", b"FDSTORE")
+
 _MOST_TRIES = 300
 
 _one_start: trio.lowlevel.RunVar[trio.Lock] = trio.lowlevel.RunVar("activation_one_start")
@@ -42,17 +44,20 @@ async def open_process(
     env: Environment | None = None,
     **options: Any,
 ) -> trio.Process:
-    """Start ``command`` as a child with ``files`` at descriptors 3, 4, ... and the variables that say so.
+    """Start ``command`` as a child that finds ``files`` at its descriptors 3, 4, ... and the variables that say so.
 
-    Nothing else above standard error reaches the child. The caller's descriptors stay as they are and stay the
-    caller's; they must stay open until this returns.
+    The child gets no other descriptor above standard error. The caller's descriptors stay as they are, and have to stay
+    open until this returns.
 
     Args:
         command: the program and its arguments; a name without a slash is looked up in the PATH of ``env``.
         files: what to pass, in order: ``(name, descriptor)`` pairs, where the descriptor is a number or has a
             ``fileno()``, or what :func:`activation.files` returned. The same descriptor may be passed repeatedly. An
             empty name is none; without any name LISTEN_FDNAMES is not set, and without any descriptor no variable is.
-        env: the whole environment of the child; by default this process's. The four variables in it are replaced.
+        env: the whole environment of the child. Left out, it is this process's environment without NOTIFY_SOCKET,
+            WATCHDOG_USEC, WATCHDOG_PID and FDSTORE, so that the child does not speak to the service manager for this
+            process's service; ``env=os.environ`` passes them on. The variables of :func:`activation.files` are
+            replaced in any case.
         options: as of :func:`trio.lowlevel.open_process` (``stdin``, ``cwd``, ``start_new_session``, ...), except
             ``pass_fds``, ``close_fds`` and ``preexec_fn``.
 
@@ -71,6 +76,9 @@ async def open_process(
     names, descriptors = named_descriptors(files)
     _check_redirections(options)
     environment = base_environment(env)
+    if env is None:
+        for name in MANAGER_VARIABLES:
+            environment.pop(name, None)
     if env is not None and not options.get("shell") and "executable" not in options:
         options["executable"] = _executable(command, environment)
     # What can be known before is worked out before: in the child every step is dearer, and later.

@@ -10,7 +10,7 @@ import trio
 from ._accepting import Accepting
 from ._connections import Connections, close
 from ._environment import ActivationError
-from ._files import files
+from ._files import files, why_nothing_was_passed
 from ._life import life_to_join
 from ._listeners import listeners as passed_listeners
 from ._notify import check_address, watchdog_enabled
@@ -116,6 +116,11 @@ def _taken(
     """What to accept on and what was accepted, without gaps: what was passed, unless listeners are given."""
     if listeners is None:
         passed = files()
+        if not passed and not any(connections):
+            raise ActivationError(
+                f"there is nothing to serve: {why_nothing_was_passed()}; or give serve() listeners, such as "
+                "await trio.open_tcp_listeners(2000)"
+            )
         listeners, connections = passed_listeners(passed), [*connections, *streams(passed)]
     accepting = [listener for listener in listeners if listener]
     connected = [stream for stream in connections if stream]

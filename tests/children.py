@@ -57,10 +57,10 @@ def run_activated(
 
 
 def output(code: str, passed: Sequence[socket.socket | int] = (), env: Mapping[str, str] | None = None) -> str:
-    """What the code prints; it must end well."""
+    """What the code prints; it must end well, and warn at most of what was meant for another process."""
     done = run_activated(code, passed, env)
     assert done.returncode == 0, done.stderr
-    assert not done.stderr
+    assert not [line for line in done.stderr.splitlines() if not line.startswith("no descriptors were passed: ")]
     return done.stdout.strip()
 
 

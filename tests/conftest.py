@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 
+from activation import _files
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 
@@ -35,6 +37,13 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped, which is a failure in CI: {report.longrepr}"
     return report
+
+
+@pytest.fixture(autouse=True)
+def _nothing_passed_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test finds what a new process finds, whatever files() returned to an earlier one."""
+    monkeypatch.setattr(_files, "_passed_before", [])
+    monkeypatch.setattr(_files, "_refused", [])
 
 
 @pytest.fixture

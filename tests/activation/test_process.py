@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import json
 import os
 import random
@@ -601,3 +602,21 @@ activation.exec_process(["/bin/sleep", "60"], [("a", 0)] * 30)
             process.kill()
         assert process.wait(timeout=30) == -(signal.SIGKILL if handled else signal.SIGTERM)
         process.stdout.close()
+
+
+@pytest.mark.parametrize("passed_on", [False, True])
+async def test_a_child_speaks_to_the_manager_only_where_it_is_given_the_environment(
+    monkeypatch: pytest.MonkeyPatch, *, passed_on: bool
+) -> None:
+    variables = {"NOTIFY_SOCKET": "/run/n", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1", "FDSTORE": "1"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    env = os.environ if passed_on else None
+    code = f"import os; print({{name: os.environ.get(name) for name in {list(variables)}}})"
+    process = await activation.open_process([sys.executable, "-c", code], [], env=env, stdout=subprocess.PIPE)
+    assert process.stdout
+    said = b""
+    async for data in process.stdout:
+        said += data
+    await process.wait()
+    assert ast.literal_eval(said.decode()) == (variables if passed_on else dict.fromkeys(variables))

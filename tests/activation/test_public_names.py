@@ -37,7 +37,7 @@ def test_the_stub_lists_the_public_names_and_no_other() -> None:
 
 
 def test_the_stub_and_the_lazy_table_import_each_name_from_the_same_module() -> None:
-    eager = {"ActivationError": "_environment", "File": "_files", "files": "_files"}
+    eager = {"ActivationError": "_environment", "File": "_files", "files": "_files", "why_nothing_was_passed": "_files"}
     lazy = {name: home for home, names in activation._HOMES.items() for name in names}  # type: ignore[attr-defined]
     assert stub_homes() == eager | lazy
 

@@ -197,7 +197,7 @@ async def test_a_failed_or_unfinished_tls_handshake_costs_only_that_client(
 
 async def test_nothing_to_serve_is_told_with_what_to_do() -> None:
     for listeners in (None, [], [None]):
-        with pytest.raises(activation.ActivationError, match=r"nothing to serve.*socket-activate, or give serve\(\)"):
+        with pytest.raises(activation.ActivationError, match=r"nothing to serve.*socket-activate.* or give serve\(\)"):
             await activation.serve(echo, listeners)
 
 
