@@ -28,7 +28,7 @@ def activated(
     watchdog: float | None = None,
     store: int = 0,
     env: Mapping[str, str] | None = None,
-    timeout: float = 10.0,
+    timeout: float = 30.0,
 ) -> AbstractAsyncContextManager[Daemon]: ...
 
 
@@ -40,7 +40,7 @@ def activated(
     watchdog: float | None = None,
     store: int = 0,
     env: Mapping[str, str] | None = None,
-    timeout: float = 10.0,
+    timeout: float = 30.0,
 ) -> AbstractAsyncContextManager[Daemon]: ...
 
 
@@ -52,7 +52,7 @@ async def activated(
     watchdog: float | None = None,
     store: int = 0,
     env: Mapping[str, str] | None = None,
-    timeout: float = 10.0,
+    timeout: float = 30.0,
 ) -> AsyncIterator[Daemon]:
     """Run a daemon during the block, as a service manager runs it that was asked for these sockets.
 

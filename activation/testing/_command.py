@@ -30,6 +30,7 @@ class CommandRun(Run):
     """One process of the command."""
 
     process: trio.Process | None = None
+    left: list[str] = attrs.field(factory=list)
 
     async def start(
         self,
@@ -63,6 +64,7 @@ class CommandRun(Run):
             with trio.CancelScope(shield=True):
                 self.process.kill()
                 self.status = await self.process.wait()
+                self._kill_children()
                 assert self.process.stdout
                 await self.process.stdout.aclose()
 
@@ -99,13 +101,17 @@ class CommandRun(Run):
             pass  # the process has just ended
         return inodes
 
-    def leftovers(self) -> list[str]:
+    def _kill_children(self) -> None:
+        """Kill what the process has started and left, as a service manager does: KillMode=control-group."""
         assert self.process
         try:
             os.killpg(self.process.pid, signal.SIGKILL)
         except ProcessLookupError:
-            return []
-        return ["a process that it had started (killed now)"]
+            return
+        self.left.append("a process that it had started (killed now)")
+
+    def leftovers(self) -> list[str]:
+        return self.left
 
     def accepts(self, notification: Notification) -> bool:
         return self.process is None or notification.pid == self.process.pid

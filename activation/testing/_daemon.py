@@ -31,7 +31,8 @@ class Daemon:
     _manager: Manager
 
     def __repr__(self) -> str:
-        state = "running" if self.exited is None else f"ended with {described(self.exited)}"
+        run = self._manager.run
+        state = f"ended with {described(run.status)}" if run.over else "running"
         return f"<Daemon {self._manager.daemon!r}, {state}, status {self.status!r}>"
 
     # What clients do
@@ -92,7 +93,10 @@ class Daemon:
         An async function has the exit status that a program has whose main function it is: 0 when it returns, 1 when it
         raises an exception, and what :exc:`SystemExit` says.
         """
-        return self._manager.run.status if self._manager.run.over else None
+        if not self._manager.run.over:
+            return None
+        self._manager.status_taken = True
+        return self._manager.run.status
 
     @property
     def watchdog_missed(self) -> int:
@@ -156,9 +160,9 @@ class Daemon:
     async def wait_exited(self) -> int:
         """Wait until the daemon has ended by itself, and return its :attr:`exited`."""
         await self._manager.until(lambda: self._manager.run.over, "end")
-        self._manager.status_taken = True
-        assert self._manager.run.status is not None
-        return self._manager.run.status
+        status = self.exited
+        assert status is not None
+        return status
 
     # What a service manager does
 
@@ -173,7 +177,11 @@ class Daemon:
         await self.ready()
 
     async def reload(self) -> None:
-        """Send SIGHUP, and wait for RELOADING=1 with MONOTONIC_USEC=, then READY=1: Type=notify-reload."""
+        """Wait until it is ready, send SIGHUP, and wait for RELOADING=1 with MONOTONIC_USEC=, then READY=1.
+
+        ``systemctl reload`` of a service with Type=notify-reload, systemd.service(5).
+        """
+        await self.ready()
         before = len(self._manager.run.told)
         self._manager.run.send_signal(signal.SIGHUP)
 

@@ -145,7 +145,7 @@ class InProcessRun(Run):
             self.status = status if self.killed_by is None else -self.killed_by
             self._close_what_nobody_owns()
             if self.killed_by is None and self.failure is None:
-                self.ledger.after_task_step(trio.lowlevel.current_task())
+                self.ledger.settle()
                 self.left = self._left()
         finally:
             self.surroundings.environ.pop("NOTIFY_SOCKET", None)
@@ -172,6 +172,8 @@ class InProcessRun(Run):
         for number in self.account.still_open():
             what = os.readlink(f"/proc/self/fd/{number}") if os.path.isdir("/proc/self/fd") else "open"
             left.append(f"descriptor {number} ({what})")
+        for file in passed_before():
+            file.close()
         return left + [f"the task {task.name}" for task in self.account.tasks]
 
     def send_signal(self, number: int) -> None:
@@ -194,7 +196,7 @@ class InProcessRun(Run):
 
     def hear_at_once(self) -> None:
         """Hear what the daemon has just told in this very step."""
-        self.ledger.after_task_step(trio.lowlevel.current_task())
+        self.ledger.settle()
         self.drain()
         self.ledger.disown(self.stored())
 

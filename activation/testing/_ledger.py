@@ -29,13 +29,25 @@ class Account:
     """What one run of a daemon has opened and begun."""
 
     descriptors: dict[int, tuple[int, int]] = attrs.field(factory=dict)
+    _files: set[int] = attrs.field(factory=set)
     tasks: set[trio.lowlevel.Task] = attrs.field(factory=set)
 
     def own(self, numbers: Iterable[int]) -> None:
         """Take these descriptors as the daemon's."""
         for number in numbers:
-            if identity := _identity(number):
-                self.descriptors[number] = identity
+            try:
+                status = os.fstat(number)
+            except OSError:
+                continue
+            self.descriptors[number] = status.st_dev, status.st_ino
+            if not (stat.S_ISSOCK(status.st_mode) or stat.S_ISFIFO(status.st_mode)):
+                self._files.add(number)
+
+    def forget_closed_files(self) -> None:
+        """Forget files that the daemon's step has closed: unlike a socket, another may open the same one again."""
+        for number in [number for number in self._files if _identity(number) != self.descriptors[number]]:
+            self._files.discard(number)
+            del self.descriptors[number]
 
     def still_open(self) -> list[int]:
         """Those of the daemon's descriptors that are open, and not another's under the same number."""
@@ -58,6 +70,7 @@ class Account:
             trio.lowlevel.notify_closing(number)
             os.dup2(dead.fileno() if stat.S_ISSOCK(mode) else null, number, inheritable=False)
         self.descriptors.clear()
+        self._files.clear()
         dead.close()
         os.close(null)
 
@@ -119,7 +132,17 @@ class Ledger(trio.abc.Instrument):
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         """What was opened in this step is the task's."""
-        self._look(self._owners.get(task))
+        owner = self._owners.get(task)
+        self._look(owner)
+        if owner is not None:
+            owner.forget_closed_files()
+
+    def settle(self) -> None:
+        """See what the running step has opened until now."""
+        try:
+            self.after_task_step(trio.lowlevel.current_task())
+        except RuntimeError:
+            pass  # no task is running
 
     def _look(self, owner: Account | None) -> None:
         lowest = fcntl.fcntl(self._probe, fcntl.F_DUPFD_CLOEXEC, 0)

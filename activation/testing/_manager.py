@@ -82,6 +82,8 @@ class Manager:
         else:
             run = CommandRun(self._take, self.watchdog)
             inherited = {name: value for name, value in os.environ.items() if name not in MANAGERS_VARIABLES}
+            # What a daemon in Python has printed is to be seen although it hangs or is killed.
+            inherited.setdefault("PYTHONUNBUFFERED", "1")
             await run.start(self.daemon, files, inherited | self.env | self._variables(run))
         self.runs.append(run)
         self.status_taken = False
