@@ -11,6 +11,7 @@ from ._files import File, files, why_nothing_was_passed
 __version__ = "0.1.0"
 
 _HOMES = {
+    "_datagrams": ("DatagramClient", "receive_datagram", "send_datagram"),
     "_descriptor_store": ("DescriptorStore",),
     "_exec": ("exec_process",),
     "_listeners": ("listeners", "listeners_with_names", "tls_listeners", "tls_listeners_with_names"),

@@ -1,4 +1,9 @@
 # jedi takes a stub's import for an export only where it says `as`; mypy wants __all__.
+from ._datagrams import (
+    DatagramClient as DatagramClient,
+    receive_datagram as receive_datagram,
+    send_datagram as send_datagram,
+)
 from ._descriptor_store import DescriptorStore as DescriptorStore
 from ._environment import ActivationError as ActivationError
 from ._exec import exec_process as exec_process
@@ -44,6 +49,7 @@ __all__ = [
     "STOPPING",
     "WATCHDOG",
     "ActivationError",
+    "DatagramClient",
     "DescriptorStore",
     "File",
     "Notification",
@@ -60,6 +66,8 @@ __all__ = [
     "open_process",
     "packet_conns",
     "packet_conns_with_names",
+    "receive_datagram",
+    "send_datagram",
     "seqpacket_listeners",
     "serve",
     "store",

@@ -1,6 +1,6 @@
 """TCP and UDP from one socket unit: connections are serve()'s, datagrams a task beside it.
 
-Try it: socket-activate cannot pass datagram sockets yet, systemd can: units/foobar-inet.socket with this as ExecStart=.
+Try it with units/foobar-inet.socket, and a service unit of its name that has this as its ExecStart=.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ async def echo(stream: trio.SocketStream) -> None:
 
 
 async def answer(conn: trio.socket.SocketType) -> None:
-    """Answer every datagram."""
+    """Answer every datagram from the address that it was sent to."""
     while True:
-        data, sender = await conn.recvfrom(65536)
-        await conn.sendto(data, sender)
+        data, client = await activation.receive_datagram(conn)
+        activation.send_datagram(conn, data, client)
 
 
 async def main() -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
 import struct
+import subprocess
 import threading
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -28,6 +31,7 @@ from tests.commands import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -106,6 +110,100 @@ def test_a_datagram_client_that_does_not_read_keeps_nobody_waiting(tmp_path: Pat
         os.unlink(tmp_path / "deaf.sk")
         client.sendto(b"again", str(tmp_path / "d.sk"))
         assert client.recv(100) == b"again"
+
+
+def test_unread_answers_of_one_datagram_client_leave_room_for_the_others(tmp_path: Path) -> None:
+    deaf = unix_socket(tmp_path / "deaf.sk", socket.SOCK_DGRAM)
+    client = unix_socket(tmp_path / "client.sk", socket.SOCK_DGRAM)
+    with unix_socket(tmp_path / "d.sk", socket.SOCK_DGRAM) as server, running(FOOBARD, passed=[server]), deaf, client:
+        for size in [100_000] * 5 + [1000] * 200:
+            deaf.sendto(bytes(size), str(tmp_path / "d.sk"))
+        for number in range(500):
+            client.sendto(b"%d" % number * 300, str(tmp_path / "d.sk"))
+            assert client.recv(2000) == b"%d" % number * 300
+        # Whoever reads again is answered again.
+        deaf.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                deaf.recv(200_000)
+        deaf.settimeout(LIMIT)
+        deaf.sendto(b"back" * 10_000, str(tmp_path / "d.sk"))
+        assert deaf.recv(100_000) == b"back" * 10_000
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_datagrams_are_answered_from_the_address_that_was_asked(family: socket.AddressFamily) -> None:
+    with socket.socket(family, socket.SOCK_DGRAM) as server, socket.socket(type=socket.SOCK_DGRAM) as client:
+        server.bind(("", 0))
+        client.settimeout(LIMIT)
+        client.connect(("127.0.0.7", server.getsockname()[1]))
+        with running(FOOBARD, passed=[server]):
+            for word in (b"one", b"two"):
+                client.send(word)
+                assert client.recv(10) == word
+
+
+# Standard input is the socket
+
+
+@contextmanager
+def on_standard_input(sock: socket.socket, **streams: Any) -> Iterator[subprocess.Popen[bytes]]:
+    options: dict[str, Any] = {"stderr": subprocess.PIPE, **streams}
+    process: subprocess.Popen[bytes] = subprocess.Popen([FOOBARD], stdin=sock.fileno(), **options)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        assert process.wait(LIMIT) == 0
+        if process.stderr:
+            process.stderr.close()
+
+
+def test_it_serves_a_listening_socket_on_standard_input() -> None:
+    with tcp_listener() as tcp, on_standard_input(tcp), connect(tcp.getsockname()) as client:
+        assert echoed(client, b"word") == b"word"
+
+
+def test_it_serves_an_accepted_connection_on_standard_input_and_ends_with_it() -> None:
+    ours, theirs = socket.socketpair()
+    # As inetd and systemd do, standard output and error are the connection, too.
+    with ours, theirs, on_standard_input(theirs, stdout=theirs.fileno(), stderr=theirs.fileno()) as process:
+        theirs.close()
+        ours.settimeout(LIMIT)
+        assert echoed(ours, b"word") == b"word"
+        ours.shutdown(socket.SHUT_WR)
+        assert ours.recv(100) == b""
+        assert process.wait(LIMIT) == 0
+
+
+@pytest.mark.parametrize("kind", ["UDP", "Unix", "connected"])
+def test_it_serves_datagrams_on_standard_input(tmp_path: Path, kind: str) -> None:
+    if kind == "UDP":
+        server, client = udp_socket(), udp_socket()
+        client.connect(server.getsockname())
+    elif kind == "Unix":
+        server = unix_socket(tmp_path / "d.sk", socket.SOCK_DGRAM)
+        client = unix_socket(tmp_path / "client.sk", socket.SOCK_DGRAM)
+        client.connect(str(tmp_path / "d.sk"))
+    else:
+        server, client = socket.socketpair(type=socket.SOCK_DGRAM)
+    client.settimeout(LIMIT)
+    with server, client, on_standard_input(server):
+        client.send(b"word")
+        assert client.recv(10) == b"word"
+
+
+def test_what_is_no_socket_on_standard_input_is_not_served() -> None:
+    done = subprocess.run([FOOBARD], stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT, check=False)
+    assert done.returncode == 2
+    assert b"there is nobody to serve: LISTEN_FDS is not set" in done.stderr
+
+
+def test_behind_a_shell_it_says_whom_the_sockets_were_meant_for() -> None:
+    with tcp_listener() as tcp, running("/bin/sh", "-c", f"{FOOBARD}; true", passed=[tcp]) as process:
+        text = said(process, b"--listen")
+    assert b"LISTEN_FDS is 1, but LISTEN_PID is %d, which is its parent (sh)" % process.pid in text
+    assert b"start the program by exec" in text
 
 
 def test_a_client_that_resets_its_connection_costs_only_itself() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -12,20 +13,22 @@ import trio
 import activation
 from activation_cmd.common.stdio import say
 
+from .unread import UnreadAnswers
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 LARGEST_DATAGRAM = 1 << 18
+"""Bytes: a Unix datagram is no longer, unless the host allows that (net.core.wmem_default)."""
 HOW_TO_START = (
-    "no sockets were passed, so there is nobody to serve; start it by socket activation "
-    "(systemctl start foobar.socket, or: socket-activate -l /tmp/foobar.sk foobard), "
+    "start it by socket activation (systemctl start foobar.socket, or: socket-activate -l /tmp/foobar.sk foobard), "
     "or let it make its own: foobard --listen /tmp/foobar.sk"
 )
 
 
 async def run(addresses: Sequence[Any], options: dict[str, Any]) -> int:
     """Echo on what was passed and on what is to be made, until a signal or idleness ends it."""
-    passed = activation.files()
+    passed = activation.files() or ([] if addresses else standard_input())
     listeners = activation.listeners(passed)
     connections = activation.streams(passed)
     packet_conns = [conn for conn in activation.packet_conns(passed) if conn]
@@ -42,7 +45,8 @@ async def run(addresses: Sequence[Any], options: dict[str, Any]) -> int:
             listeners += [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in made.sockets]
         has_streams = any(listeners) or any(connections)
         if not has_streams and not packet_conns:
-            say("foobard", HOW_TO_START)
+            reason = "" if passed else f": {activation.why_nothing_was_passed()}"
+            say("foobard", f"there is nobody to serve{reason}; {HOW_TO_START}")
             return 2
         if not has_streams:
             for option in ("idle_timeout", "max_connections"):
@@ -59,6 +63,21 @@ async def run(addresses: Sequence[Any], options: dict[str, Any]) -> int:
     return 0
 
 
+def standard_input() -> list[activation.File]:
+    """The socket that is standard input, where it is one: StandardInput=socket of systemd.exec(5), and inetd."""
+    status = os.fstat(0)
+    if not stat.S_ISSOCK(status.st_mode):
+        return []
+    served = os.dup(0)
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in range(3):
+        # Standard output and error mostly are the socket, too, and a client is not to find the log in its echo.
+        if os.path.samestat(os.fstat(number), status):
+            os.dup2(null, number)
+    os.close(null)
+    return [activation.File(served, "stdin")]
+
+
 async def echo(stream: trio.SocketStream) -> None:
     """Send back what comes, until its end. Nothing is read while the client does not read."""
     async for data in stream:
@@ -66,19 +85,18 @@ async def echo(stream: trio.SocketStream) -> None:
 
 
 async def echo_datagrams(conn: trio.socket.SocketType) -> None:
-    """Send every datagram back to where it came from; one that its sender has no room for is dropped, as by UDP."""
-    buffer = memoryview(bytearray(LARGEST_DATAGRAM))
-    # Sending does not wait: that would be waiting for one client, in the way of all others.
-    with conn, socket.socket(fileno=os.dup(conn.fileno())) as sender:
-        sender.setblocking(False)
+    """Send every datagram back to where it came from; one for which there is no room is lost, as with UDP."""
+    with conn:
+        if conn.family == socket.AF_UNIX:
+            await echo_unix_datagrams(conn)
         while True:
-            try:
-                size, client = await conn.recvfrom_into(buffer)
-            except OSError:  # an earlier datagram's fault
-                await trio.lowlevel.checkpoint()
-                continue
-            if client:
-                try:
-                    sender.sendto(buffer[:size], client)
-                except OSError:
-                    pass
+            activation.send_datagram(conn, *await activation.receive_datagram(conn))
+
+
+async def echo_unix_datagrams(conn: trio.socket.SocketType) -> None:
+    """Do it for a Unix socket, whose datagrams may be long, and have one address to be answered from."""
+    buffer = memoryview(bytearray(LARGEST_DATAGRAM))
+    answers = UnreadAnswers(conn)
+    while True:
+        size, address = await conn.recvfrom_into(buffer)
+        answers.send(buffer[:size], activation.DatagramClient(address))
