@@ -3,43 +3,36 @@ from __future__ import annotations
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING
 
-import activation
+from activation.testing import activated
 from tests.children import tcp_listener
 from tests.commands import LIMIT, connect, echoed, run, running
 
 from .test_examples import EXAMPLES
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 COMMAND = (sys.executable, str(EXAMPLES / "asyncio_echo.py"))
 
 
-async def test_an_asyncio_daemon_tells_its_manager_and_lets_clients_finish(tmp_path: Path) -> None:
-    path = str(tmp_path / "echo.sk")
-    with socket.socket(socket.AF_UNIX) as listener, tcp_listener() as tcp:
-        listener.bind(path)
-        listener.listen()
-        with activation.NotifyReceiver() as receiver:
-            env = {"NOTIFY_SOCKET": receiver.address, "WATCHDOG_USEC": "100000"}
-            files = [("local", listener), ("internet", tcp)]
-            process = await activation.open_process(COMMAND, files, env=env)
-            told: list[str] = []
-            while {"READY=1", "WATCHDOG=1"} - {*told}:
-                told += (await receiver.receive()).assignments
-            with connect(path) as local, connect(tcp.getsockname()) as internet:
-                assert echoed(local, b"hello") == b"hello"
-                assert echoed(internet, b"hello") == b"hello"
-                process.send_signal(signal.SIGTERM)
-                while "STOPPING=1" not in told:
-                    told += (await receiver.receive()).assignments
-                assert echoed(local, b"still here") == b"still here"
-            assert await process.wait() == 0
-        assert (tmp_path / "echo.sk").is_socket()  # the path is the manager's
-        with connect(path):
-            pass  # and so is the socket: the next start finds this client in its queue
+async def test_an_asyncio_daemon_tells_its_manager_and_lets_clients_finish() -> None:
+    async with activated(COMMAND, {"local": "unix", "internet": "tcp"}, watchdog=10.0) as daemon:
+        await daemon.ready()
+        await daemon.wait_told("WATCHDOG=1")
+        local, internet = await daemon.connect("local"), await daemon.connect("internet")
+        for client in (local, internet):
+            await client.send_all(b"hello")
+            assert await client.receive_some() == b"hello"
+        daemon.send_signal(signal.SIGTERM)
+        await daemon.wait_told("STOPPING=1")
+        await local.send_all(b"still here")
+        assert await local.receive_some() == b"still here"
+        await local.aclose()
+        await internet.aclose()
+        assert await daemon.wait_exited() == 0
+        # The path and the socket are the manager's: the next start finds this client in its queue.
+        client = await daemon.connect("local")
+        await client.send_all(b"early")
+        await daemon.start()
+        assert await client.receive_some() == b"early"
 
 
 def test_it_loads_neither_trio_nor_attrs() -> None:
