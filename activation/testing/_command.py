@@ -13,7 +13,7 @@ import trio
 
 from activation import open_process
 
-from ._run import Run
+from ._run import REACTION, Run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -109,6 +109,12 @@ class CommandRun(Run):
         except ProcessLookupError:
             return
         self.left.append("a process that it had started (killed now)")
+
+    async def react(self) -> None:
+        before = self.status_text
+        with trio.move_on_after(REACTION):
+            while before is not None and self.status_text == before and not self.over:
+                await self.changed.park()
 
     def leftovers(self) -> list[str]:
         return self.left

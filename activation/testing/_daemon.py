@@ -47,9 +47,11 @@ class Daemon:
         return _sockets.address(self._named(name))
 
     async def connect(self, name: str) -> Any:
-        """Connect to the first socket with this name.
+        """Connect to the first socket with this name, and let the daemon take the client in.
 
-        What the test leaves open of it is closed at the end of the block.
+        A daemon that is ready gets its turn first: an async function until it waits for something, a command that tells
+        its status until it has told another one, a tenth of a second at most. What the test leaves open is closed at
+        the end of the block.
 
         Returns:
             a ``trio.SocketStream`` for "unix" and "tcp", an :class:`activation.SeqpacketChannel` for "seqpacket", a
@@ -62,6 +64,7 @@ class Daemon:
         """
         client = await _sockets.connect(self._named(name))
         self._manager.clients.append(client)
+        await self._manager.let_it_react()
         return client
 
     def _named(self, name: str) -> Passed:
@@ -81,10 +84,7 @@ class Daemon:
     @property
     def status(self) -> str | None:
         """The text of the last ``STATUS=``; None where none was told since the daemon was started last."""
-        for assignment in reversed(self._manager.run.told):
-            if assignment.startswith("STATUS="):
-                return assignment.removeprefix("STATUS=")
-        return None
+        return self._manager.run.status_text
 
     @property
     def exited(self) -> int | None:

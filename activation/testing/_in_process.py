@@ -20,7 +20,7 @@ from activation._store import close_states
 
 from ._ledger import Account, Ledger
 from ._memory import is_memfd
-from ._run import Run
+from ._run import REACTION, Run
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -202,6 +202,12 @@ class InProcessRun(Run):
 
     def sockets(self) -> set[int]:
         return {inode for _, inode in self.account.descriptors.values()}
+
+    async def react(self) -> None:
+        from trio.testing import wait_all_tasks_blocked  # it loads pytest, where that is installed
+
+        with trio.move_on_after(REACTION):
+            await wait_all_tasks_blocked()
 
     def leftovers(self) -> list[str]:
         return self.left

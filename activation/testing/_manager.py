@@ -119,6 +119,11 @@ class Manager:
     def _stored_numbers(self) -> list[int]:
         return [descriptor for _, descriptor in self.store.files()]
 
+    async def let_it_react(self) -> None:
+        """Let a daemon that is ready react to a client."""
+        if self.run.ready and not self.run.over:
+            await self.run.react()
+
     async def end(self) -> int:
         """Send SIGTERM if it runs, wait until it has ended, and return how."""
         run = self.run

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from activation import Notification
 
+REACTION = 0.1
+"""Seconds that a daemon has at most to react to a client before the test goes on."""
+
 LINES_KEPT = 30
 """Of a daemon's output, to be shown with a complaint."""
 
@@ -74,6 +77,10 @@ class Run:
         """The inode numbers of the sockets that are open."""
         raise NotImplementedError
 
+    async def react(self) -> None:
+        """Wait a moment until it has reacted to a client."""
+        raise NotImplementedError
+
     def leftovers(self) -> list[str]:
         """What it has left behind at its end."""
         raise NotImplementedError
@@ -83,6 +90,14 @@ class Run:
         raise NotImplementedError
 
     # What they do alike.
+
+    @property
+    def status_text(self) -> str | None:
+        """The text of the last STATUS=."""
+        for assignment in reversed(self.told):
+            if assignment.startswith("STATUS="):
+                return assignment.removeprefix("STATUS=")
+        return None
 
     @property
     def ended_well(self) -> bool:
