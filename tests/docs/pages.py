@@ -16,20 +16,17 @@ from __future__ import annotations
 import os
 import re
 import select
-import signal
-import socket
 import subprocess
 import sys
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio
 from sybil import Sybil
 from sybil.parsers.markdown import CodeBlockParser
 
-import activation
-from tests.children import tcp_listener, udp_socket
+from activation.testing import activated
 from tests.commands import LIMIT, SCRIPTS, free_port
 
 if TYPE_CHECKING:
@@ -42,12 +39,13 @@ COMMENT = re.compile(r"<!-- (file|passed|not run): (.+) -->\n *\Z")
 PORT = "2000"
 """What pages call their port; it is played with one that is free."""
 
-# Runs a fragment, which may await. The arguments: what comes before it, and the fragment.
+# Runs a fragment, which may await. The arguments: the folder, what comes before the fragment, and the fragment.
 RUN = """
 import ast, inspect, logging, os, socket, ssl, sys
 from functools import partial
 import activation, trio
-before, fragment = sys.argv[1:]
+folder, before, fragment = sys.argv[1:]
+os.chdir(folder)
 exec(compile(before, "<before>", "exec"))
 code = compile(fragment, "<fragment>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 async def main():
@@ -212,23 +210,16 @@ class Page:
             self._before += text
         else:
             passed = [item.split("=") for item in comments.get("passed", "tcp=tcp udp=udp").split()]
-            trio.run(self._run, text, [(name, kind) for name, kind in passed])
+            trio.run(self._run, text, passed)
 
-    async def _run(self, fragment: str, passed: list[tuple[str, str]]) -> None:
-        with ExitStack() as stack:
-            sockets = [(name, stack.enter_context(KINDS[kind]())) for name, kind in passed]
-            manager = stack.enter_context(activation.NotifyReceiver())
-            env = {**self.env, "NOTIFY_SOCKET": manager.address, "PYTHONPATH": str(self.folder)}
-            command = [sys.executable, "-c", RUN, self._before, fragment]
-            stderr = stack.enter_context(open(self.folder / "stderr", "w+b"))
-            with trio.fail_after(LIMIT):
-                process = await activation.open_process(command, sockets, env=env, stderr=stderr, cwd=self.folder)
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(stop_when_ready, process, manager)
-                    status = await process.wait()
-                    nursery.cancel_scope.cancel()
-            stderr.seek(0)
-            assert status == 0, f"{fragment}\nends with {status}:\n{stderr.read().decode()}"
+    async def _run(self, fragment: str, passed: Any) -> None:
+        command = [sys.executable, "-c", RUN, str(self.folder), self._before, fragment]
+        async with activated(command, passed, env={"PYTHONPATH": str(self.folder), "PATH": self.env["PATH"]}) as daemon:
+            try:
+                await daemon.ready()
+            except AssertionError:
+                if daemon.exited != 0:  # it may end by itself
+                    raise
 
     def _console(self, example: Example) -> None:
         if self.prompt is None:
@@ -249,24 +240,3 @@ PIPES = {
     "bufsize": 0,
     "start_new_session": True,
 }
-
-
-def unix_listener(kind: int) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, kind)
-    sock.bind("")  # to an abstract name that is free
-    sock.listen()
-    return sock
-
-
-KINDS: dict[str, Callable[[], socket.socket]] = {
-    "tcp": tcp_listener,
-    "udp": udp_socket,
-    "unix": lambda: unix_listener(socket.SOCK_STREAM),
-    "seqpacket": lambda: unix_listener(socket.SOCK_SEQPACKET),
-}
-
-
-async def stop_when_ready(process: trio.Process, manager: activation.NotifyReceiver) -> None:
-    while True:
-        if "READY=1" in (await manager.receive()).assignments:
-            process.send_signal(signal.SIGTERM)
