@@ -13,6 +13,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "_datagrams": ("DatagramClient", "receive_datagram", "send_datagram"),
     "_descriptor_store": ("DescriptorStore",),
+    "_durable_options": ("Durable",),
+    "_durable_stream": ("DurableStream",),
     "_exec": ("exec_process",),
     "_listeners": ("listeners", "listeners_with_names", "tls_listeners", "tls_listeners_with_names"),
     "_notify": (

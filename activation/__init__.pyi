@@ -5,6 +5,8 @@ from ._datagrams import (
     send_datagram as send_datagram,
 )
 from ._descriptor_store import DescriptorStore as DescriptorStore
+from ._durable_options import Durable as Durable
+from ._durable_stream import DurableStream as DurableStream
 from ._environment import ActivationError as ActivationError
 from ._exec import exec_process as exec_process
 from ._files import File as File, files as files, why_nothing_was_passed as why_nothing_was_passed
@@ -51,6 +53,8 @@ __all__ = [
     "ActivationError",
     "DatagramClient",
     "DescriptorStore",
+    "Durable",
+    "DurableStream",
     "File",
     "Notification",
     "NotifyReceiver",

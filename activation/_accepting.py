@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import attrs
 import trio
 
+from ._connections import close
+
 if TYPE_CHECKING:
     from ._connections import Connections, Handler
 
 log = logging.getLogger("activation")
 
-CAPACITY_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+CAPACITY_ERRORS = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.ETOOMANYREFS}
+)
 CAPACITY_WAIT = 0.1
 """Seconds until accepting is tried again after one of these errors."""
 CAPACITY_LOG_INTERVAL = 60.0
@@ -49,12 +53,14 @@ class Accepting:
     async def _accept(self, listener: Listener, handler: Handler, *, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
         while True:
+            while self._connections.is_full:
+                await self._connections.departures.park()
             try:
                 stream = await listener.accept()
             except OSError as error:
                 await self._wait_for_capacity(error)
             else:
-                self._connections.begin(stream, handler)
+                await self._begin(stream, handler)
 
     async def _accept_below_limit(
         self, listener: Listener, handler: Handler, limit: int, *, task_status: trio.TaskStatus[None]
@@ -79,7 +85,19 @@ class Accepting:
                 if self._connections.departures:
                     self._connections.departures.unpark_all()
             if stream is not None:
-                self._connections.begin(stream, handler)
+                await self._begin(stream, handler)
+
+    async def _begin(self, stream: trio.abc.AsyncResource, handler: Handler) -> None:
+        """Begin with what was accepted, as soon as there is room for it."""
+        try:
+            while True:
+                try:
+                    return self._connections.begin(stream, handler)
+                except OSError as error:
+                    await self._wait_for_capacity(error)
+        except BaseException:
+            await close(stream)
+            raise
 
     async def _reserve(self, limit: int, waiting: trio.socket.SocketType | None) -> None:
         """Wait for a place, and before it is taken for a client, where one can be waited for."""

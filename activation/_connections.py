@@ -14,6 +14,7 @@ from ._socket_stream import SocketStream
 
 if TYPE_CHECKING:
     from ._activity import Activity
+    from ._durable import DurableConnections
 
 log = logging.getLogger("activation")
 
@@ -28,6 +29,7 @@ class Connections:
         nursery: where their handlers run.
         open: how many there are.
         departures: where to wait until one ends.
+        durable: what keeps them for the next process, where they outlive this one.
     """
 
     _activity: Activity
@@ -35,9 +37,21 @@ class Connections:
     nursery: trio.Nursery = attrs.field(init=False)
     open: int = attrs.field(default=0, init=False)
     departures: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    durable: DurableConnections | None = attrs.field(default=None, init=False)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for another one that is to outlive this process."""
+        return self.durable is not None and self.open >= self.durable.capacity
 
     def begin(self, stream: trio.abc.AsyncResource, handler: Handler) -> None:
-        """Run the handler with the stream, and close that after it."""
+        """Run the handler with the stream, and close that after it.
+
+        Raises:
+            OSError: it is to outlive this process, and there is no room for it now; it is the caller's.
+        """
+        if self.durable is not None:
+            stream = self.durable.hold(stream, handler)
         self.open += 1
         self._activity.connect()
         if type(stream) is trio.SocketStream and stream.socket.fileno() >= 0:
@@ -47,7 +61,9 @@ class Connections:
     async def _run(self, stream: trio.abc.AsyncResource, handler: Handler) -> None:
         who = Peer(stream)  # now: the handler may close the stream before it fails
         try:
-            if type(stream) is SocketStream or not isinstance(stream, trio.SSLStream):
+            if self.durable is not None:
+                await self.durable.run(handler, stream)
+            elif type(stream) is SocketStream or not isinstance(stream, trio.SSLStream):
                 await handler(stream)
             elif await self._shake_hands(stream, who):
                 await handler(stream)
@@ -61,7 +77,7 @@ class Connections:
         finally:
             if type(stream) is SocketStream:
                 stream.socket.close()  # all that its aclose() does, but for the checkpoint
-            else:
+            elif self.durable is None:
                 await close(stream)
             self.open -= 1
             if self.departures:

@@ -9,6 +9,8 @@ import trio
 
 from ._accepting import Accepting
 from ._connections import Connections, close
+from ._durable_options import Durable, check_kinds
+from ._durable_serving import durable_connections
 from ._environment import ActivationError
 from ._files import files, why_nothing_was_passed
 from ._life import life_to_join
@@ -28,6 +30,7 @@ async def serve(
     reload: Callable[[], object] | None = None,
     max_connections: int | None = None,
     handshake_timeout: float = 30.0,
+    durable: bool | Durable = False,
     task_status: trio.TaskStatus[list[trio.abc.Listener[Any]]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Be a daemon: accept, and run ``handler`` with the stream of each connection, until it is time to leave.
@@ -64,6 +67,11 @@ async def serve(
             What it raises is logged and the daemon goes on. Left out, SIGHUP has its usual effect.
         max_connections: above that many, clients wait in the kernel's queue.
         handshake_timeout: how many seconds a client has for the TLS handshake.
+        durable: give the handler a :class:`DurableStream`, whose connection outlives this process: its client notices
+            no restart, no crash and no ``kill -9``. The service needs ``FileDescriptorStoreMax=`` of
+            systemd.service(5); where no manager keeps descriptors, the log says so, and connections end with the
+            process, as always. At SIGTERM a handler ends where it waits for input, and ``drain_timeout`` is for the
+            others. :class:`Durable` instead of True says how much room there is. For plain stream sockets only.
         task_status: for ``nursery.start``: it returns once connections are accepted, with the listeners.
 
     Raises:
@@ -79,6 +87,10 @@ async def serve(
         accepting, connected = _taken(listeners, connections)
     elif any(listeners or ()) or any(connections) or idle_timeout is not None or max_connections is not None:
         raise ValueError("handler is None, so there can be no connections and no limits to them; expected a handler")
+    if durable:
+        if handler is None:
+            raise ValueError("handler is None, so there can be no durable connections; expected a handler")
+        check_kinds(accepting, connected)
     life = life_to_join()
     open_connections = Connections(life.activity, handshake_timeout)
     server = Server(
@@ -92,7 +104,11 @@ async def serve(
         reload=reload,
     )
     try:
-        await server.run(watchdog, task_status)
+        async with durable_connections(durable) as open_connections.durable:
+            if open_connections.durable and handler:
+                resumed = open_connections.durable.resumed({"": handler})
+                server.accepted = [*server.accepted, *resumed]
+            await server.run(watchdog, task_status)
     finally:
         for resource in (*accepting, *connected):
             await close(resource)

@@ -73,6 +73,9 @@ def environment(assignments: Sequence[str], *, clean: bool) -> dict[str, str]:
     return found
 
 
+STORE = 64
+"""Descriptors that COMMAND may store, at most; FileDescriptorStoreMax= of a unit."""
+
 UNIT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -103,6 +106,7 @@ def pair(listen: Sequence[Listen], names: Sequence[str], command: Sequence[str],
         standard_output="socket" if inetd else "inherit",
         start_limit_burst=0,
         notify_access="main",
+        store_maximum=0 if accept else STORE,
     )
     socket = SocketUnit(
         name=name,

@@ -47,6 +47,7 @@ class OnDemand:
     patient: bool
     failed: bool = attrs.field(default=False, init=False)
     _delay: float = attrs.field(default=0.0, init=False)
+    _began: float = attrs.field(default=0.0, init=False)
     _triggered: RateLimit = attrs.field(init=False)
     _started: RateLimit = attrs.field(init=False)
     _stopping: bool = attrs.field(default=False, init=False)
@@ -68,6 +69,7 @@ class OnDemand:
                 if child is None:
                     break
                 self._started.count()
+                self._began = trio.current_time()
                 self._catch_up(self.service.begin(child))
                 end = await self.service.live()
                 now = await self._rest(child, end)
@@ -166,12 +168,16 @@ class OnDemand:
         elif now:
             pause = float("inf") if unit.restart_sec is None else unit.restart_sec
             then = f"Restart={unit.restart} starts it again in {pause:g} s"
+        elif self.patient and end.result != "success" and len(self.service.store):
+            # The connections in the store have clients who would wait for a stranger to come.
+            now, pause = True, self._next_delay()
+            then = f"what it stored is kept, and it is started again in {pause:g} s"
         else:
             then = "the next client starts it again"
             self.service.store.clear()
             if self.patient:
                 failed = end.result != "success"
-                pause = self._delay = min(max(FIRST_DELAY, 2 * self._delay), LONGEST_DELAY) if failed else 0.0
+                pause = self._delay = self._next_delay() if failed else 0.0
                 then += f", in {pause:g} s at the earliest" if pause else ""
                 if not self._client_waits():
                     self._triggered.reset()
@@ -180,6 +186,13 @@ class OnDemand:
         with trio.CancelScope(deadline=trio.current_time() + pause) as self._pause:
             await trio.sleep_forever()
         return now
+
+    def _next_delay(self) -> float:
+        """Seconds to wait after a failure: more after each, unless it has lived for long meanwhile."""
+        if trio.current_time() > self._began + LONGEST_DELAY:
+            self._delay = 0.0
+        self._delay = min(max(FIRST_DELAY, 2 * self._delay), LONGEST_DELAY)
+        return self._delay
 
     def _client_waits(self) -> bool:
         poll = select.poll()

@@ -1,0 +1,166 @@
+"""Durable connections in the life of a daemon: from the accept to their end, and from one process to the next.
+
+In the order to read: _durable_options, what a user can choose; _durable_slot, how one connection's bytes and state are
+kept, the heart of it; _durable_memory, where the slots are; _durable_queue, what keeps the connections open;
+_durable_recovery, how the next process finds them; _durable_stream, what a handler sees; this module.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import socket
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import trio
+
+from ._daemon_var import DaemonVar
+from ._durable_recovery import cookie, open_kept
+from ._durable_stream import DurableStream
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ._durable_options import Durable
+    from ._durable_recovery import Kept
+    from ._durable_slot import Slot
+
+    Handler: TypeAlias = Callable[[Any], Awaitable[object]]
+
+log = logging.getLogger("activation")
+
+_in_use: DaemonVar[bool] = DaemonVar("activation_durable", False)
+
+
+class DurableConnections:
+    """The durable connections of one serve().
+
+    Attributes:
+        suspending: whether handlers end where they wait for input.
+        capacity: how many connections there can be at once.
+    """
+
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
+        self._streams: set[DurableStream] = set()
+        self._names: dict[Handler, str] = {}
+        self.suspending = False
+        self.capacity = kept.capacity
+
+    @classmethod
+    async def open(cls, options: Durable) -> DurableConnections:
+        """Find what an earlier process has left, and have a place for more.
+
+        Raises:
+            ValueError: another serve() of this process has durable connections.
+            ActivationError, OSError: as :func:`open_kept`.
+        """
+        if _in_use.get():
+            raise ValueError("another serve() of this process has durable connections; only one at a time can")
+        _in_use.set(True)
+        try:
+            return cls(await open_kept(options))
+        except BaseException:
+            _in_use.set(False)
+            raise
+
+    def resumed(self, handlers: dict[str, Handler]) -> list[tuple[DurableStream, Handler]]:
+        """What an earlier process has left, each with its handler.
+
+        Args:
+            handlers: by name. A connection whose handler is no longer among them ends.
+        """
+        self._names = {handler: name for name, handler in handlers.items()}
+        found = []
+        for slot in self._kept.resumed:
+            sock = socket.socket(fileno=slot.fd)
+            sock.setblocking(False)
+            if slot.name not in handlers:
+                log.warning("durable: no handler is called %r any more; its connection ends", slot.name)
+            handler = handlers.get(slot.name, _end)
+            found.append((self._begin(trio.socket.from_stdlib_socket(sock), slot), handler))
+        return found
+
+    def hold(self, stream: trio.abc.AsyncResource, handler: Handler) -> DurableStream:
+        """Let a connection that was just accepted outlive this process; one that has already, is as it is.
+
+        Raises:
+            OSError: there is no room for it, or the kernel has none; nothing has changed.
+        """
+        if isinstance(stream, DurableStream):
+            return stream
+        assert isinstance(stream, trio.SocketStream)  # it was checked before
+        kept, sock = self._kept, stream.socket
+        slot = kept.memory.claim(cookie(sock), self._names.get(handler, ""))
+        slot.fd = sock.fileno()
+        if kept.queue:
+            try:
+                kept.queue.hold(slot)
+            except BaseException:
+                slot.free()
+                raise
+        return self._begin(sock, slot)
+
+    def _begin(self, sock: trio.socket.SocketType, slot: Slot) -> DurableStream:
+        stream = DurableStream(sock, slot, self)
+        self._streams.add(stream)
+        return stream
+
+    async def run(self, handler: Handler, stream: trio.abc.AsyncResource) -> None:
+        """Run the handler; what it raises is raised when its client was shown the end.
+
+        Where it had ended before the earlier process did, there is only that end to show.
+        """
+        assert isinstance(stream, DurableStream)
+        try:
+            if not stream.closing:
+                with stream.scope:
+                    await handler(stream)
+                if self._goes_on(stream):
+                    return
+            await stream.finish()
+        except Exception:
+            if not self._goes_on(stream):
+                await stream.abort()
+            raise
+        finally:
+            if not stream.ended:
+                self._leave(stream)
+
+    def _goes_on(self, stream: DurableStream) -> bool:
+        """Whether the handler did not end by itself, however it ended: it was cut, and the next process goes on."""
+        cut = stream.scope.cancel_called or trio.current_effective_deadline() == -math.inf
+        return cut or not self._kept.memory.owned
+
+    def suspend(self) -> None:
+        """End the handlers where they wait for input and all that they did was committed, now and later.
+
+        Where no manager keeps connections, nothing of that: there is no next process that goes on with them.
+        """
+        if self._kept.queue:
+            self.suspending = True
+            for stream in self._streams:
+                stream.suspend()
+
+    def release(self, stream: DurableStream) -> None:
+        """The connection has ended, and its slot is free."""
+        self._streams.discard(stream)
+        if self._kept.queue:
+            self._kept.queue.release()
+
+    def _leave(self, stream: DurableStream) -> None:
+        self._streams.discard(stream)
+        if not self._kept.queue:
+            stream.discard()
+        stream.leave()
+
+    def close(self) -> None:
+        """Leave what is left to the next process."""
+        for stream in list(self._streams):
+            self._leave(stream)
+        self._kept.close()
+        _in_use.set(False)
+
+
+async def _end(_: DurableStream) -> None:
+    """Be the handler of a connection that nobody handles."""

@@ -1,0 +1,43 @@
+"""What serve() has to do with durable connections. It loads the rest of them only where they are asked for."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from ._durable_options import STORED, Durable
+from ._files import passed_before
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from ._durable import DurableConnections
+
+log = logging.getLogger("activation")
+
+
+@asynccontextmanager
+async def durable_connections(wanted: bool | Durable) -> AsyncIterator[DurableConnections | None]:
+    """What keeps the connections for the next process, within the block; None where that is not wanted.
+
+    Raises:
+        ValueError: another serve() of this process has durable connections.
+        ActivationError, OSError: they cannot be had.
+    """
+    if wanted:
+        from ._durable import DurableConnections
+
+        durable = await DurableConnections.open(wanted if isinstance(wanted, Durable) else Durable())
+        try:
+            yield durable
+        finally:
+            durable.close()
+        return
+    if any(file.name == STORED for file in passed_before()):
+        # Their clients would wait for ever.
+        from ._durable_recovery import discard
+
+        log.warning("durable connections of the earlier start are closed: this one serves without durable=True")
+        discard()
+    yield None

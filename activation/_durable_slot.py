@@ -1,0 +1,362 @@
+"""A slot: one connection's input that was received and not dealt with, output that is due, state, and counters.
+
+Two records in it take turns, and one byte says which of them counts. Whatever changes is written to the other record
+first, and takes effect when that byte turns: a process that is killed at any instruction leaves the one or the other.
+The kernel adds to the record that counts how many bytes it received and sent. What the record points to is never
+written while it counts: the output only once all of it is sent, a state always to the other place, input behind its end
+or in front of its beginning.
+
+What is short lies in the slot's first page, so that most connections touch no other.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import struct
+from typing import TYPE_CHECKING, Final, Protocol
+
+import attrs
+
+from ._durable_calls import HEADER_SIZE, MOVED, VECTOR, Pointer, receive, send, write_header
+
+if TYPE_CHECKING:
+    from ._durable_options import Durable
+
+CLOSING: Final = 1
+"""The handler has ended: what is due is sent, and then the connection ends."""
+END_OF_OUTPUT: Final = 2
+"""send_eof(): what is due is sent, and then that half ends."""
+
+_ACTIVE: Final = 0  # the byte that turns
+_COOKIE: Final = struct.Struct("=Q")
+_COOKIE_AT: Final = 8
+
+# A record: the header to receive with, the header to send with, and what begins with the count at the latter's end.
+_FIELDS: Final = struct.Struct(f"@I0PQIIIIIIII{VECTOR}{VECTOR}")
+_FIELDS_AT: Final = HEADER_SIZE + MOVED
+_write_fields: Final = _FIELDS.pack_into
+_VECTORS: Final = struct.Struct(f"@{VECTOR}{VECTOR}")
+_VECTORS_AT: Final = _FIELDS_AT + _FIELDS.size - _VECTORS.size
+_SENDING_VECTOR_AT: Final = _FIELDS_AT + _FIELDS.size - _VECTORS.size // 2
+_RECORDS: Final = (64, 320)
+
+_SHORT_STATE: Final = 256
+_SHORT_STATES: Final = (576, 832)
+_SHORT_OUTPUT: Final = 1024
+_SHORT_OUTPUT_AT: Final = 1088
+_NAME_AT: Final = 2112  # a byte with its length, and the name
+_LONGEST_NAME: Final = 255
+_INPUT_AT: Final = 2368
+_PAGE: Final = 4096
+
+_WOULD_BLOCK: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
+
+
+class Memory(Protocol):
+    """What a slot has to know of the memory that it is in."""
+
+    map: mmap.mmap
+    words: memoryview[int]
+    address: int
+    number: int
+    owned: bool
+
+
+@attrs.frozen
+class Places:
+    """Where things are in a slot, from the sizes of its rooms."""
+
+    input: int
+    output: int
+    state: int
+    states_at: tuple[int, int]
+    output_at: int
+    stride: int
+
+    @classmethod
+    def of(cls, options: Durable) -> Places:
+        return cls.of_sizes(options.input, options.output, options.state)
+
+    @classmethod
+    def of_sizes(cls, input: int, output: int, state: int) -> Places:  # noqa: A002
+        # Twice the input: what is left of the first half always fits in front of where it lies.
+        states_at = _whole_pages(_INPUT_AT + 2 * input)
+        output_at = _whole_pages(states_at + 2 * state)
+        return cls(input, output, state, (states_at, states_at + state), output_at, _whole_pages(output_at + output))
+
+
+def _whole_pages(size: int) -> int:
+    return -(-size // _PAGE) * _PAGE
+
+
+class Slot:
+    """A connection's slot, as this process knows it.
+
+    Attributes:
+        taken: where the byte is that says that it is taken.
+        places: how large its rooms are.
+        fd: the connection.
+        cookie: the SO_COOKIE of the connection, which tells a socket from every other one until the machine restarts.
+        alive: whether the connection has not ended.
+        due: whether output that was committed has not all been sent.
+        commits: how many commits there were.
+        flags: CLOSING, END_OF_OUTPUT.
+    """
+
+    __slots__ = (
+        "_active",
+        "_address",
+        "_base",
+        "_fields",
+        "_input_at",
+        "_input_base",
+        "_input_start",
+        "_map",
+        "_memory",
+        "_output_at",
+        "_output_base",
+        "_output_length",
+        "_page_end",
+        "_received",
+        "_receiving",
+        "_room",
+        "_sending",
+        "_sent",
+        "_state_at",
+        "_state_length",
+        "_touched_more",
+        "_words",
+        "alive",
+        "commits",
+        "cookie",
+        "due",
+        "fd",
+        "flags",
+        "places",
+        "taken",
+    )
+
+    def __init__(self, memory: Memory, taken: int, base: int, places: Places) -> None:
+        self._memory, self.taken, self._base, self.places = memory, taken, base, places
+        self.fd, self.alive, self.due, self._touched_more = -1, True, False, False
+        (self.cookie,) = _COOKIE.unpack_from(memory.map, base + _COOKIE_AT)
+        # What is needed for each message, worked out once.
+        self._map, self._words, self._room = memory.map, memory.words, places.input
+        self._address = memory.address + base
+        self._input_at, self._page_end = base + _INPUT_AT, base + _PAGE
+        one, other = (base + record for record in _RECORDS)
+        self._fields = one + _FIELDS_AT, other + _FIELDS_AT
+        # The words that the kernel writes to, and the headers as the calls take them; both by record.
+        self._received = (one + MOVED) // 4, (other + MOVED) // 4
+        self._sent = (one + HEADER_SIZE + MOVED) // 4, (other + HEADER_SIZE + MOVED) // 4
+        self._receiving = Pointer(memory.address + one), Pointer(memory.address + other)
+        self._sending = Pointer(memory.address + one + HEADER_SIZE), Pointer(memory.address + other + HEADER_SIZE)
+
+    # Its beginning, in the first life and in a later one, and its end
+
+    def begin(self, cookie: int, name: str) -> None:
+        """Make it the slot of a new connection. It counts from when it is taken.
+
+        Args:
+            cookie: of the connection.
+            name: of whoever handles it; at most 255 bytes count.
+        """
+        memory, self.cookie = self._memory, cookie
+        _COOKIE.pack_into(memory.map, self._base + _COOKIE_AT, cookie)
+        encoded = name.encode()[:_LONGEST_NAME]
+        start = self._base + _NAME_AT
+        memory.map[start] = len(encoded)
+        memory.map[start + 1 : start + 1 + len(encoded)] = encoded
+        memory.map[self._base + _ACTIVE] = self._active = 0
+        self._input_base = self._input_start = self._output_at = self._output_base = self._output_length = 0
+        self._state_at = self._state_length = self.commits = self.flags = 0
+        self._write_headers()
+        self._turn()
+
+    @property
+    def number(self) -> int:
+        """The number of the memory that it is in."""
+        return self._memory.number
+
+    def resume(self) -> None:
+        """Read what an earlier process has left."""
+        memory = self._memory
+        self._active = memory.map[self._base + _ACTIVE]
+        fields = _FIELDS.unpack_from(memory.map, self._base + _RECORDS[self._active] + _FIELDS_AT)
+        _, self.commits, self._input_start, self._input_base = fields[:4]
+        self._output_at, self._output_base, self._output_length, self._state_at, self._state_length = fields[4:9]
+        self.flags, self._touched_more = fields[9], True
+        # The addresses are those of the process that wrote them.
+        self._write_headers()
+        self._fold()
+        self._turn()
+        self.due = self._output_base < self._output_length
+
+    def _write_headers(self) -> None:
+        memory = self._memory
+        for record in _RECORDS:
+            place = self._base + record
+            write_header(memory.map, place, memory.address + place + _VECTORS_AT)
+            write_header(memory.map, place + HEADER_SIZE, memory.address + place + _SENDING_VECTOR_AT)
+
+    def free(self) -> None:
+        """Give the slot back: the connection has ended."""
+        self.alive = False
+        if not self._memory.owned:
+            return
+        self._memory.map[self.taken] = 0
+        if self._touched_more:
+            self._memory.map.madvise(mmap.MADV_REMOVE, self._base + _PAGE, self.places.stride - _PAGE)
+
+    # What is in it
+
+    @property
+    def name(self) -> str:
+        """The name of whoever handles it."""
+        start = self._base + _NAME_AT
+        return self._memory.map[start + 1 : start + 1 + self._memory.map[start]].decode(errors="replace")
+
+    def input(self) -> bytes:
+        """What was received and not dealt with."""
+        start = self._base + _INPUT_AT
+        end = self._input_base + self._memory.words[self._received[self._active]]
+        return self._memory.map[start + self._input_start : start + end]
+
+    def state(self) -> bytes:
+        """The state of the last commit."""
+        start = self._base + self._state_at
+        return self._memory.map[start : start + self._state_length]
+
+    # What happens to it
+
+    def commit(self, consumed: int = 0, output: bytes = b"", state: bytes | None = None, flags: int = 0) -> None:
+        """Let all of it take effect, at once. Nothing may be due.
+
+        Args:
+            consumed: how many bytes of the input were dealt with.
+            output: is due from now on, if there is any.
+            state: the new state; None if it is as before.
+            flags: added to those that there are.
+
+        Raises:
+            RuntimeError: in a forked child.
+        """
+        if not self._memory.owned:
+            raise RuntimeError("a durable connection is served by one process, and this is a child forked by that one")
+        self._fold()
+        if output:
+            size = len(output)
+            at = _SHORT_OUTPUT_AT
+            if size > _SHORT_OUTPUT:
+                at, self._touched_more = self.places.output_at, True
+            start = self._base + at
+            self._map[start : start + size] = output
+            self._output_at, self._output_base, self._output_length, self.due = at, 0, size, True
+        if state is not None:
+            size = len(state)
+            # Not where the state is that counts.
+            other = self._state_at in (_SHORT_STATES[0], self.places.states_at[0])
+            at = _SHORT_STATES[other]
+            if size > _SHORT_STATE:
+                at, self._touched_more = self.places.states_at[other], True
+            start = self._base + at
+            self._map[start : start + size] = state
+            self._state_at, self._state_length = at, size
+        start = self._input_start + consumed
+        if start == self._input_base:
+            start = self._input_base = 0
+        self._input_start = start
+        self.commits += 1
+        self.flags |= flags
+        self._turn()
+
+    def receive(self) -> bytes | None:
+        """Receive what is there, behind the input; b"" at the end, None if nothing is there yet.
+
+        Raises:
+            OSError: the connection is broken.
+        """
+        words, active = self._words, self._active
+        if words[self._received[active]] or self._input_base > self._room:
+            self._fold()
+            self._make_room()
+            self._turn()
+            active = self._active
+        if error := receive(self.fd, self._receiving[active]):
+            if error in _WOULD_BLOCK:
+                return None
+            # recvmmsg(2) tells of a reset before it gives what came before that.
+            if receive(self.fd, self._receiving[active]) or not words[self._received[active]]:
+                raise OSError(error, os.strerror(error))
+        start = self._input_at + self._input_base
+        end = start + words[self._received[active]]
+        if end > self._page_end:
+            self._touched_more = True
+        return self._map[start:end]
+
+    def send(self) -> bool:
+        """Send what is due, as far as that goes without waiting; return whether all of it is sent.
+
+        Raises:
+            OSError: the connection is broken.
+        """
+        words, active = self._words, self._active
+        if words[self._sent[active]]:
+            self._fold()
+            self._turn()
+            active = self._active
+        if error := send(self.fd, self._sending[active]):
+            if error in _WOULD_BLOCK:
+                return False
+            raise OSError(error, os.strerror(error))
+        self.due = self._output_base + words[self._sent[active]] < self._output_length
+        return not self.due
+
+    def drop_output(self) -> None:
+        """Let nothing be due: there is nobody to send it to."""
+        self._fold()
+        self._output_base = self._output_length
+        self._turn()
+        self.due = False
+
+    def _fold(self) -> None:
+        """Take over what the kernel has counted in the record that counts. A turn must follow."""
+        words, active = self._words, self._active
+        self._input_base += words[self._received[active]]
+        self._output_base += words[self._sent[active]]
+
+    def _make_room(self) -> None:
+        """Have room for the rest of the input that anybody may wait for."""
+        room, length = self._room, self._input_base - self._input_start
+        if 2 * room - self._input_base < room - length:
+            # Then it lies behind the first half, and is shorter than what was dealt with in front of it.
+            memory, start = self._map, self._input_at
+            memory[start : start + length] = memory[start + self._input_start : start + self._input_base]
+            self._input_start, self._input_base = 0, length
+
+    def _turn(self) -> None:
+        """Write the other record, and let it count."""
+        memory, room, other = self._map, self._room, 1 - self._active
+        address, base, at, sent = self._address, self._input_base, self._output_at, self._output_base
+        _write_fields(
+            memory,
+            self._fields[other],
+            0,
+            self.commits,
+            self._input_start,
+            base,
+            at,
+            sent,
+            self._output_length,
+            self._state_at,
+            self._state_length,
+            self.flags,
+            address + _INPUT_AT + base,
+            room if base <= room else 2 * room - base,
+            address + at + sent,
+            self._output_length - sent,
+        )
+        self._words[self._received[other]] = 0
+        memory[self._base + _ACTIVE] = self._active = other

@@ -1,0 +1,467 @@
+"""The stream that a handler of durable connections gets."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Final, Protocol
+
+import trio
+from trio.lowlevel import checkpoint, checkpoint_if_cancelled, wait_readable, wait_writable
+
+from ._durable_slot import CLOSING, END_OF_OUTPUT
+
+if TYPE_CHECKING:
+    from ._durable_slot import Slot
+
+_MOST_WAITS: Final = 63
+"""So many receives at most wait for epoll before one tries again without."""
+
+
+class Keeper(Protocol):
+    """What a stream has to know of who keeps it for the next process."""
+
+    suspending: bool
+
+    def release(self, stream: DurableStream, /) -> None: ...
+
+
+class DurableStream(trio.abc.HalfCloseableStream):
+    """A connection that outlives the process: what :func:`serve` with ``durable`` gives its handler.
+
+    **A receive is a commit** of what was done before it: the input that was taken, the output that was sent and the new
+    state take effect together, or not at all. So are :meth:`commit` and the handler's normal end. When the process ends
+    in between, by a restart, a crash or ``kill -9``, the next one starts the handler from its beginning with the same
+    connection and the state of the last commit, and what was not committed is there again to be received.
+
+    Between two receives a handler may do what it likes, in several tasks too. What has effects elsewhere may happen
+    once more after a restart; :attr:`id` and :attr:`commits` are then the same, and make it idempotent.
+
+    It raises :exc:`trio.BrokenResourceError` where receiving fails. Output for a client that is gone is dropped, so
+    that its last words are dealt with; :meth:`commit` tells.
+
+    Attributes:
+        socket: the connected trio socket: for its addresses and options. What is received from it or sent on it
+            directly does not outlive the process.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_end_of_output",
+        "_flushing",
+        "_input",
+        "_keeper",
+        "_lost",
+        "_misses",
+        "_position",
+        "_received",
+        "_receiving",
+        "_slot",
+        "_staged",
+        "_staged_size",
+        "_state",
+        "_taken",
+        "_touched",
+        "_waits",
+        "ended",
+        "idle",
+        "scope",
+        "socket",
+    )
+
+    def __init__(self, socket: trio.socket.SocketType, slot: Slot, keeper: Keeper) -> None:
+        self.socket = socket
+        self._slot, self._keeper = slot, keeper
+        # What was received: from _position on it was not taken by the handler, and _taken bytes of it since the commit.
+        self._input, self._position, self._taken = slot.input(), 0, 0
+        self._staged: list[bytes] = []
+        self._staged_size = 0
+        self._state: bytes | None = None
+        # Whether there is anything to commit.
+        self._touched = False
+        self._end_of_output = bool(slot.flags & END_OF_OUTPUT)
+        self._receiving = self._received = self._closed = self.ended = False
+        self._lost: OSError | None = None
+        self._flushing: trio.Lock | None = None
+        self._misses = self._waits = 0
+        # The handler's life, and whether it waits for input.
+        self.scope = trio.CancelScope()
+        self.idle = False
+        if slot.flags & END_OF_OUTPUT and not slot.due:
+            self._push()  # the process before this one may have ended between the last byte and that
+
+    @property
+    def id(self) -> str:
+        """What tells this connection from every other one, in all processes that serve it."""
+        return f"{self._slot.number:016x}-{self._slot.cookie:x}"
+
+    @property
+    def commits(self) -> int:
+        """How many commits there were, in all processes. It stays the same from one receive to the next."""
+        return self._slot.commits
+
+    @property
+    def state(self) -> bytes:
+        """What the handler keeps of this connection; ``b""`` at first. What it is set to takes effect with the commit.
+
+        Setting it raises ValueError where there is no room for it: ``Durable(state=...)``.
+        """
+        return self._slot.state() if self._state is None else self._state
+
+    @state.setter
+    def state(self, value: bytes) -> None:
+        self._check_open()
+        value = bytes(memoryview(value))
+        if len(value) > self._slot.places.state:
+            raise ValueError(
+                f"the state has {len(value)} bytes, and there is room for {self._slot.places.state}; "
+                "serve(durable=activation.Durable(state=...)) makes more"
+            )
+        self._state, self._touched = value, True
+
+    # Receiving
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Commit, and receive what is there, at least one byte; ``b""`` at the end of input.
+
+        Args:
+            max_bytes: no more than that.
+
+        Raises:
+            trio.BrokenResourceError: the connection was reset.
+            trio.ClosedResourceError: this end was closed.
+            trio.BusyResourceError: another task receives.
+        """
+        if max_bytes is not None and max_bytes < 1:
+            raise ValueError(f"max_bytes is {max_bytes}; expected 1 or more, or None")
+        self._begin_receiving()
+        try:
+            if (self._touched or self._slot.due) and not self._settle_now():
+                await self._settle()
+            if self._position < len(self._input):
+                await self._pause()
+            elif not await self._receive_more():
+                return b""
+            there = len(self._input) - self._position
+            return self._take(there if max_bytes is None else min(max_bytes, there))
+        finally:
+            self._receiving = self.idle = False
+
+    async def receive_until(self, delimiter: bytes, max_bytes: int | None = None) -> bytes:
+        """Commit, and receive what goes up to the delimiter and ends with it.
+
+        Args:
+            delimiter: at least one byte.
+            max_bytes: how many bytes that may be, with the delimiter; left out, as many as there is room for:
+                ``Durable(input=...)``.
+
+        Returns:
+            The bytes; ``b""`` at the end of input. What is there without a delimiter stays, for the next process too.
+
+        Raises:
+            ValueError: so many bytes came without the delimiter; they stay. Or the arguments are out of range.
+            trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError: as :meth:`receive_some`.
+        """
+        limit = self._limit("max_bytes", max_bytes)
+        if not delimiter:
+            raise ValueError("the delimiter is empty; expected at least one byte")
+        self._begin_receiving()
+        try:
+            if (self._touched or self._slot.due) and not self._settle_now():
+                await self._settle()
+            searched, waited = self._position, False
+            while True:
+                found = self._input.find(delimiter, searched)
+                size = found + len(delimiter) - self._position
+                if found >= 0 and size <= limit:
+                    if not waited:
+                        await self._pause()
+                    return self._take(size)
+                there = len(self._input) - self._position
+                if found >= 0 or there >= limit:
+                    raise ValueError(f"there is no {delimiter!r} in the next {limit} bytes")
+                if not await self._receive_more():
+                    return b""
+                waited = True
+                searched = self._position + max(0, there - len(delimiter) + 1)
+        finally:
+            self._receiving = self.idle = False
+
+    async def receive_exactly(self, count: int) -> bytes:
+        """Commit, and receive so many bytes.
+
+        Args:
+            count: at least 1, and at most as many as there is room for: ``Durable(input=...)``.
+
+        Returns:
+            The bytes; ``b""`` at the end of input. Fewer stay, for the next process too.
+
+        Raises:
+            ValueError: the count is out of range.
+            trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError: as :meth:`receive_some`.
+        """
+        self._limit("count", count)
+        self._begin_receiving()
+        try:
+            if (self._touched or self._slot.due) and not self._settle_now():
+                await self._settle()
+            if len(self._input) - self._position >= count:
+                await self._pause()
+            while len(self._input) - self._position < count:
+                if not await self._receive_more():
+                    return b""
+            return self._take(count)
+        finally:
+            self._receiving = self.idle = False
+
+    def _limit(self, name: str, count: int | None) -> int:
+        room = self._slot.places.input
+        if count is None:
+            return room
+        if not 1 <= count <= room:
+            raise ValueError(
+                f"{name} is {count}; expected 1 to {room}, for which there is room; "
+                "serve(durable=activation.Durable(input=...)) makes more"
+            )
+        return count
+
+    def _begin_receiving(self) -> None:
+        self._check_open()
+        if self._receiving:
+            raise trio.BusyResourceError("another task receives from this stream already")
+        self._receiving = self.idle = True
+
+    def _take(self, size: int) -> bytes:
+        start = self._position
+        self._position = end = start + size
+        self._taken += size
+        self._touched = self._received = True
+        return self._input[start:end] if size < len(self._input) else self._input
+
+    async def _pause(self) -> None:
+        """Give way to others, with what is wanted already there."""
+        if self._keeper.suspending:
+            self.suspend()
+        await checkpoint()
+        self._check_open()
+
+    async def _receive_more(self) -> bool:
+        """Wait for more input; False at its end.
+
+        For a client as fast as this, the wait is one turn of the others, and asking epoll takes longer than that. Where
+        a turn was too short, epoll is asked instead, and the longer the more often it was.
+        """
+        data = None
+        while data is None:
+            if self._keeper.suspending:
+                self.suspend()
+            if self._waits:
+                await wait_readable(self.socket)
+            else:
+                await checkpoint()
+            self._check_open()
+            try:
+                data = self._slot.receive()
+            except OSError as error:
+                raise trio.BrokenResourceError(f"socket connection broken: {error}") from error
+            if data is None:
+                self._waits = self._misses = min(2 * self._misses + 1, _MOST_WAITS)
+        if self._waits:
+            self._waits -= 1
+        elif self._misses:
+            self._misses //= 2
+        if self._position == len(self._input):
+            self._input = data
+        else:
+            self._input = self._input[self._position :] + data
+        self._position = 0
+        return bool(data)
+
+    # Sending
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send the data with the next commit.
+
+        Raises:
+            ValueError: there is no room for so much in one commit: ``Durable(output=...)``; or :meth:`commit` before.
+            trio.ClosedResourceError: this end was closed, or :meth:`send_eof` called.
+        """
+        if self._received:
+            # The receive before it has given way to others.
+            self._received = False
+            await checkpoint_if_cancelled()
+        else:
+            await checkpoint()
+        self._check_can_send()
+        piece = data if type(data) is bytes else bytes(memoryview(data))
+        size, room = self._staged_size + len(piece), self._slot.places.output
+        if size > room:
+            raise ValueError(
+                f"the output of one commit has {size} bytes, and there is room for {room}; "
+                "serve(durable=activation.Durable(output=...)) makes more, or await stream.commit() in between"
+            )
+        if piece:
+            self._staged.append(piece)
+            self._staged_size, self._touched = size, True
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Return at once: sending does not block, since what is sent waits for the commit.
+
+        Raises:
+            trio.ClosedResourceError: as :meth:`send_all`.
+        """
+        await checkpoint()
+        self._check_can_send()
+
+    async def send_eof(self) -> None:
+        """End the output with the next commit; receiving goes on.
+
+        Raises:
+            trio.ClosedResourceError: this end was closed.
+        """
+        await checkpoint()
+        self._check_open()
+        if not self._end_of_output:
+            self._end_of_output = self._touched = True
+
+    async def commit(self) -> None:
+        """Let what was done take effect now, and wait until the output is sent.
+
+        If it is cancelled while it waits for a slow client, it has taken effect or not; the output of what has is sent
+        in any case.
+
+        Raises:
+            trio.BrokenResourceError: the client is gone; what was done has taken effect, but for the output.
+            trio.ClosedResourceError: this end was closed.
+        """
+        await checkpoint()
+        self._check_open()
+        await self._settle()
+        if self._lost:
+            raise trio.BrokenResourceError(f"socket connection broken: {self._lost}") from self._lost
+
+    def _settle_now(self) -> bool:
+        """Do what :meth:`_settle` does, without waiting; return whether that was all."""
+        slot = self._slot
+        if self._touched:
+            if slot.due:
+                return False
+            self._commit(0)
+        return not (slot.due or slot.flags) or self._push()
+
+    async def _settle(self, flags: int = 0) -> None:
+        """Commit what there is, if anything, and send what is due."""
+        # Output is due until it is sent, and its place is not free until then.
+        while self._slot.due and self._touched:
+            await self._flush()
+        if self._touched:
+            self._commit(flags)
+        if not self._push():
+            if self.idle and self._keeper.suspending:
+                self.suspend()
+            await self._flush()
+
+    def _commit(self, flags: int) -> None:
+        staged = self._staged
+        if self._end_of_output:
+            flags |= END_OF_OUTPUT
+        self._slot.commit(self._taken, staged[0] if len(staged) == 1 else b"".join(staged), self._state, flags)
+        self._roll_back()
+
+    def _roll_back(self) -> None:
+        """Forget what was staged: it was committed, or never will be."""
+        if self._staged:
+            self._staged.clear()
+            self._staged_size = 0
+        self._taken, self._state, self._touched = 0, None, False
+
+    def _push(self) -> bool:
+        """Send what is due, as far as that goes without waiting; return whether nothing is due any more."""
+        slot = self._slot
+        try:
+            if slot.due and not slot.send():
+                return False
+            if slot.flags & END_OF_OUTPUT:
+                self.socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            # There is nobody to send it to. What the client said last is dealt with all the same.
+            self._lost = error
+            if slot.due:
+                slot.drop_output()
+        return True
+
+    async def _flush(self) -> None:
+        if self._flushing is None:
+            self._flushing = trio.Lock()
+        async with self._flushing:
+            while not self._push():
+                await wait_writable(self.socket)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("the stream was closed")
+
+    def _check_can_send(self) -> None:
+        self._check_open()
+        if self._end_of_output:
+            raise trio.ClosedResourceError("send_eof() was called")
+
+    # The end
+
+    async def aclose(self) -> None:
+        """Commit, send what is due, and end the connection for good; the handler may go on without it.
+
+        Cancelled in between, it is as if the handler had ended there.
+        """
+        if self._closed:
+            await checkpoint()
+            return
+        self._closed = True
+        trio.lowlevel.notify_closing(self.socket)
+        await checkpoint()
+        await self.finish()
+
+    def suspend(self) -> None:
+        """End the handler where it waits for input and all that it did was committed; the next process goes on."""
+        if self.idle and not self._touched:
+            self.scope.cancel()
+
+    async def finish(self) -> None:
+        """The handler has ended well: commit, send what is due, and end the connection for good."""
+        if self.ended:
+            return
+        if not self._slot.flags & CLOSING:
+            self._touched = True
+        await self._settle(CLOSING)
+        self._end()
+
+    async def abort(self) -> None:
+        """The handler has failed: end the connection, without what it did since the last commit."""
+        if not self.ended:
+            self._roll_back()
+            await self.finish()
+
+    def _end(self) -> None:
+        """Let the client see the end. The queue holds a copy of the connection, so closing ours is not enough."""
+        self.ended = self._closed = True
+        self._state = self.state
+        try:
+            self.socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it is gone
+        self._slot.free()
+        self._keeper.release(self)
+        self.socket.close()
+
+    @property
+    def closing(self) -> bool:
+        """Whether the handler has ended, and only what is due is left to be sent."""
+        return bool(self._slot.flags & CLOSING)
+
+    def discard(self) -> None:
+        """Give the slot back, where no next process will go on with it."""
+        self._slot.free()
+
+    def leave(self) -> None:
+        """Close this process's copy of the connection, and leave it to the next process."""
+        self._closed = True
+        self.socket.close()
