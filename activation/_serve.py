@@ -48,6 +48,10 @@ async def serve(
     A handler's exception is logged, with the peer, and costs its own connection only. The stream is closed after the
     handler, in any case. Out of descriptors or memory, accepting waits and goes on.
 
+    The logger is ``activation``, and it logs in the event loop. A log handler that waits, as ``logging.StreamHandler``
+    does while standard error is a pipe that nobody reads, holds up every client: put a
+    :class:`logging.handlers.QueueHandler` before it.
+
     Where the listener makes a ``trio.SocketStream``, the handler gets a stream on the same socket that has all that
     trio's has, is an instance of it for isinstance(), and takes less time: receiving lets the other tasks run before it
     tries, and a send that follows a receive does not let them run again. Both check for cancellation, as in trio.

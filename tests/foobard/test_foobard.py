@@ -17,6 +17,7 @@ from tests.children import open_descriptors, tcp_listener, udp_socket
 from tests.commands import (
     FOOBARD,
     LIMIT,
+    SOCKET_ACTIVATE,
     connect,
     echoed,
     eventually,
@@ -141,6 +142,17 @@ def test_datagrams_are_answered_from_the_address_that_was_asked(family: socket.A
             for word in (b"one", b"two"):
                 client.send(word)
                 assert client.recv(10) == word
+
+
+def test_behind_socket_activate_too_the_datagram_that_starts_it_is_answered_from_the_address_that_was_asked() -> None:
+    port = free_port()
+    command = [SOCKET_ACTIVATE, "--datagram", "-l", f"0.0.0.0:{port}", FOOBARD]
+    with running(*command, until=b"listening on"), socket.socket(type=socket.SOCK_DGRAM) as client:
+        client.settimeout(LIMIT)
+        client.connect(("127.0.0.7", port))
+        for word in (b"one", b"two"):
+            client.send(word)
+            assert client.recv(10) == word
 
 
 # Standard input is the socket
