@@ -39,19 +39,15 @@ class CommandRun(Run):
         env: Mapping[str, str],
     ) -> None:
         """Start the process, as :func:`activation.open_process` does, in a process group of its own."""
-        try:
-            self.process = await open_process(
-                command,
-                files,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                process_group=0,
-            )
-        except BaseException:
-            self.receiver.close()
-            raise
+        self.process = await open_process(
+            command,
+            files,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        )
 
     async def live(self) -> None:
         assert self.process

@@ -42,7 +42,7 @@ class _Surroundings:
 
     run: InProcessRun
     environ: dict[str, str]
-    descriptors: list[int]
+    descriptors: list[int] = attrs.field(factory=list)
     variables: dict[object, Any] = attrs.field(factory=dict)
     hearings: list[Any] = attrs.field(factory=list)
     taken: bool = False
@@ -98,21 +98,26 @@ class InProcessRun(Run):
 
     def prepare(self, files: Sequence[tuple[str, int | HasFileno]], env: Mapping[str, str]) -> None:
         """Put in place what the function is to find."""
-        descriptors = [os.dup(item if isinstance(item, int) else item.fileno()) for _, item in files]
+        try:
+            self.ledger = _ledger.get()
+        except LookupError:
+            self.ledger = Ledger()
+            _ledger.set(self.ledger)
         environ = dict(env)
         if files:
             names = ":".join(name for name, _ in files)
             environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(files)), "LISTEN_FDNAMES": names}
         if "WATCHDOG_USEC" in env:
             environ["WATCHDOG_PID"] = str(os.getpid())
-        self.surroundings = _Surroundings(self, environ, descriptors)
+        self.surroundings = _Surroundings(self, environ)
+        try:
+            for _, item in files:
+                self.surroundings.descriptors.append(os.dup(item if isinstance(item, int) else item.fileno()))
+        except BaseException:
+            self.surroundings.close()
+            raise
 
     async def live(self) -> None:
-        try:
-            self.ledger = _ledger.get()
-        except LookupError:
-            self.ledger = Ledger()
-            _ledger.set(self.ledger)
         handler = _LogLines(self)
         logging.getLogger().addHandler(handler)
         try:
@@ -187,6 +192,7 @@ class InProcessRun(Run):
     def die(self, number: int) -> None:
         """End in the middle of whatever, so that nothing that the daemon still does reaches anybody."""
         if self.killed_by is None and self.status is None:
+            self.ledger.settle()
             self.drain()
             self.killed_by = number
             self.surroundings.environ.pop("NOTIFY_SOCKET", None)

@@ -139,13 +139,17 @@ class Ledger(trio.abc.Instrument):
 
     def settle(self) -> None:
         """See what the running step has opened until now."""
-        try:
-            self.after_task_step(trio.lowlevel.current_task())
-        except RuntimeError:
-            pass  # no task is running
+        if self._users:
+            try:
+                self.after_task_step(trio.lowlevel.current_task())
+            except RuntimeError:
+                pass  # no task is running
 
     def _look(self, owner: Account | None) -> None:
-        lowest = fcntl.fcntl(self._probe, fcntl.F_DUPFD_CLOEXEC, 0)
+        try:
+            lowest = fcntl.fcntl(self._probe, fcntl.F_DUPFD_CLOEXEC, 0)
+        except OSError:
+            return  # none is free, so nobody opens one
         os.close(lowest)
         if lowest == self._lowest:
             return

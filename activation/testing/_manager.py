@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from activation import READY, WATCHDOG
+from activation import READY, WATCHDOG, NotifyReceiver
 from activation._files import VARIABLES
 
 from . import _sockets
@@ -69,28 +69,38 @@ class Manager:
         """Start the daemon with the sockets and what is in the store."""
         files: list[tuple[str, int | HasFileno]] = [(passed.name, passed.holder) for passed in self.passed]
         files += self.store.files()
-        run: CommandRun | InProcessRun
-        if callable(self.daemon):
-            run = InProcessRun(
-                self._take,
-                self.watchdog,
-                function=self.daemon,
-                stored=self._stored_numbers,
-                dying=self._part_from_shared_memory,
-            )
-            run.prepare(files, self._variables(run) | self.env)
-        else:
-            run = CommandRun(self._take, self.watchdog)
-            inherited = {name: value for name, value in os.environ.items() if name not in MANAGERS_VARIABLES}
-            # What a daemon in Python has printed is to be seen although it hangs or is killed.
-            inherited.setdefault("PYTHONUNBUFFERED", "1")
-            await run.start(self.daemon, files, inherited | self.env | self._variables(run))
+        receiver = NotifyReceiver()
+        try:
+            run = await self._started(receiver, files)
+        except BaseException:
+            receiver.close()
+            raise
         self.runs.append(run)
         self.status_taken = False
         self.nursery.start_soon(self._accompany, run)
 
-    def _variables(self, run: Run) -> dict[str, str]:
-        variables = {"NOTIFY_SOCKET": run.receiver.address}
+    async def _started(self, receiver: NotifyReceiver, files: list[tuple[str, int | HasFileno]]) -> Run:
+        variables = self.env | self._variables(receiver)
+        if callable(self.daemon):
+            inside = InProcessRun(
+                self._take,
+                self.watchdog,
+                receiver,
+                function=self.daemon,
+                stored=self._stored_numbers,
+                dying=self._part_from_shared_memory,
+            )
+            inside.prepare(files, variables)
+            return inside
+        inherited = {name: value for name, value in os.environ.items() if name not in MANAGERS_VARIABLES}
+        # What a daemon in Python has printed is to be seen although it hangs or is killed.
+        inherited.setdefault("PYTHONUNBUFFERED", "1")
+        child = CommandRun(self._take, self.watchdog, receiver)
+        await child.start(self.daemon, files, inherited | variables)
+        return child
+
+    def _variables(self, receiver: NotifyReceiver) -> dict[str, str]:
+        variables = {"NOTIFY_SOCKET": receiver.address}
         if self.watchdog is not None:
             variables["WATCHDOG_USEC"] = str(round(self.watchdog * 1e6))
         if self.store.maximum:

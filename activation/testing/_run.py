@@ -48,7 +48,7 @@ class Run:
 
     take: Callable[[Notification], object]
     watchdog: float | None
-    receiver: NotifyReceiver = attrs.field(factory=NotifyReceiver)
+    receiver: NotifyReceiver
     told: list[str] = attrs.field(factory=list)
     output: collections.deque[str] = attrs.field(factory=lambda: collections.deque(maxlen=LINES_KEPT))
     ready: bool = False

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import mmap
 import os
+import resource
 import signal
 import socket
 import sqlite3
@@ -398,3 +399,29 @@ async def test_a_file_that_the_daemon_has_closed_is_the_tests_when_the_test_open
         assert await running.stop() == 0
     for descriptor in own:
         os.close(descriptor)
+
+
+async def test_it_goes_on_where_no_descriptor_is_free() -> None:
+    async with activated(daemons.echoing, {"a": "unix"}) as daemon:
+        await daemon.ready()
+        client = await daemon.connect("a")
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        try:
+            await client.send_all(b"!")
+            assert await client.receive_some() == b"!"
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        await daemon.crash()
+        assert await client.receive_some() == b""
+
+
+async def test_a_socket_that_the_test_has_closed_is_an_error_that_leaves_nothing() -> None:
+    with no_leak():
+        closed = socket.socket()
+        closed.close()
+        with socket.socket() as sock, pytest.raises(OSError, match="Bad file descriptor"):
+            async with activated(daemons.echoing, [("a", sock), ("b", closed)]):
+                pass
