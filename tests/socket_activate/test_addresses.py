@@ -199,13 +199,13 @@ def test_what_was_made_before_a_failure_is_removed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (["-l", "a.sk"], 2, "there is no COMMAND"),
+        (["-l", "./a.sk"], 2, "there is no COMMAND"),
         ([], 2, "expected -l ADDR and a COMMAND, or unit files"),
         (["-l", "..:80", "true"], 2, "'..:80' has a host name that cannot be one; expected"),
         (["-l", "1:2:3", "true"], 2, "'1:2:3' is no address"),
-        (["-l", "a.sk", "--fdname", "a:b", "true"], 2, "--fdname has 2 names for 1 addresses"),
-        (["-l", "a.sk", "surely-no-such-program"], 127, "there is no such program"),
-        (["-l", "a.sk", "/etc/passwd"], 126, "it may not run"),
+        (["-l", "./a.sk", "--fdname", "a:b", "true"], 2, "--fdname has 2 names for 1 addresses"),
+        (["-l", "./a.sk", "surely-no-such-program"], 127, "there is no such program"),
+        (["-l", "./a.sk", "/etc/passwd"], 126, "it may not run"),
     ],
 )
 def test_wrong_usage_is_told_before_anything_is_made(

@@ -243,6 +243,49 @@ def test_a_signal_just_after_it_has_given_up_does_not_change_the_exit_status(tmp
             assert process.wait(LIMIT) == 1, f"{milliseconds} ms after it has given up"
 
 
+def test_a_service_narrows_who_may_notify_for_it(tmp_path: Path) -> None:
+    code = """
+notify("NOTIFYACCESS=main", "READY=1")
+if not os.fork():
+    notify("STATUS=of the child")
+    os._exit(0)
+os.wait()
+notify("NOTIFYACCESS=nonsense")
+notify("STATUS=of the parent")
+"""
+    unit = write(tmp_path, code + ECHO, service="Type=notify\nNotifyAccess=all\n")
+    with running(SOCKET_ACTIVATE, unit, until=b"listening", status=0) as process:
+        ask(tmp_path / "a.sk")
+        text = said(process, b"of the parent")
+    assert b"was dropped: NotifyAccess=main" in text
+    assert b"NOTIFYACCESS=nonsense was ignored; expected one of none, main, exec, all" in text
+    assert b"of the child" not in text
+
+
+@pytest.mark.parametrize(
+    ("service", "kept"),
+    [
+        ("", False),
+        ("FileDescriptorStorePreserve=yes\n", True),
+        ("FileDescriptorStorePreserve=no\n", False),
+        ("FileDescriptorStorePreserve=restart\nRestart=always\nRestartSec=1ms\n", True),
+        ("FileDescriptorStorePreserve=no\nRestart=always\nRestartSec=1ms\n", False),
+    ],
+)
+def test_the_store_outlasts_the_service_or_does_not(tmp_path: Path, service: str, kept: bool) -> None:
+    code = """
+reader, writer = os.pipe()
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+    manager.connect(os.environ["NOTIFY_SOCKET"])
+    socket.send_fds(manager, [b"FDSTORE=1\\nFDNAME=stored"], [os.memfd_create("a")])
+answer(os.environ["LISTEN_FDNAMES"])
+"""
+    unit = write(tmp_path, code, service=f"FileDescriptorStoreMax=9\n{service}")
+    with running(SOCKET_ACTIVATE, unit, until=b"listening", status=0):
+        assert ask(tmp_path / "a.sk") == b"a.socket"
+        assert ask(tmp_path / "a.sk") == (b"a.socket:stored" if kept else b"a.socket")
+
+
 # What is left
 
 # It leaves processes in sessions of their own behind, as a daemon of old does.
@@ -471,7 +514,7 @@ def test_signals_that_it_was_started_to_ignore_or_block_are_the_services_to_hear
     assert nodes(tmp_path) == set()
 
 
-@pytest.mark.parametrize("moment", ["_raise_open_file_limit", "Spare", "_units"])
+@pytest.mark.parametrize("moment", ["_raise_open_file_limit", "Spare", "Assembly"])
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_a_signal_while_it_starts_is_heard(tmp_path: Path, moment: str, number: str) -> None:
     code = f"""
@@ -687,11 +730,18 @@ def test_activations_leave_no_descriptor_no_process_and_no_memory_behind(tmp_pat
         (["-a", "--listen-fifo", "a", "true"], "datagrams and FIFOs have no connections"),
         (["-a", "--listen-datagram", "a", "-l", "b", "true"], "datagrams and FIFOs have no connections"),
         (["--once", "--watch", ".", "-l", "a.sk", "true"], "with --once there is nobody to --watch"),
-        (["--fdname", "a\nb", "-l", "a.sk", "true"], "--fdname has 'a\\nb': expected a name in ASCII"),
-        (["--fdname", "a:ä", "-l", "a.sk", "-l", "b.sk", "true"], "--fdname has 'ä': expected a name in ASCII"),
+        (["--fdname", "a\nb", "-l", "./a.sk", "true"], "--fdname has 'a\\nb': expected a name in ASCII"),
+        (["--fdname", "a:ä", "-l", "./a.sk", "-l", "./b.sk", "true"], "--fdname has 'ä': expected a name in ASCII"),
+        (["-a", "--now", "-l", "./a.sk", "true"], "--accept starts a COMMAND for each connection, and --now for none"),
+        (["-l", "192.168.1.1", "true"], "'192.168.1.1' is no address; expected a path with a slash in it"),
+        (["-l", "junk", "true"], "'junk' is no address; expected a path with a slash in it"),
+        (["-l", "not an address", "true"], "'not an address' is no address"),
+        (["-l", "./a.sk", "-l", "./a.sk", "true"], "'./a.sk' is listed twice"),
+        (["--listen-sequential-packet", "80", "true"], "'80' has no sequential packets"),
+        (["--user", "-l", "./a.sk", "true"], "--user goes with unit files"),
         (["-a", "--once", "-l", "a.sk", "true"], "--accept starts a COMMAND for each connection, --once only one"),
         (["--inetd", "-l", "a.sk", "-l", "b.sk", "true"], "--inetd passes one socket, not 2"),
-        (["-l", "a.sk", "-E", "=1", "true"], "--setenv '=1' has no name"),
+        (["-l", "./a.sk", "-E", "=1", "true"], "--setenv '=1' has no name"),
         (["a.socket", "-E", ""], "--setenv '' has no name"),
         (["--watch", "surely-not-there", "a.socket"], "--watch"),
         (["--surely-no-option"], "unrecognized arguments: --surely-no-option"),
@@ -808,7 +858,11 @@ def test_a_folder_in_the_place_of_a_unit_is_an_error(tmp_path: Path, capfd: pyte
         ("ListenFIFO={0}/file\n", "", r"a\.socket:3: .*/file"),
         ("ListenStream=192.0.2.1:80\n", "", r"a\.socket:3: .*192\.0\.2\.1:80"),
         ("SocketUser=surely-nobody\n", "", "SocketUser= is 'surely-nobody': there is no such user"),
-        ("ListenFIFO={0}/fifo\n", "StandardInput=socket\n", "a.service: standard streams can be one socket, not 2"),
+        (
+            "ListenFIFO={0}/fifo\n",
+            "StandardInput=socket\n",
+            r"a\.service:4: error: a standard stream can be one socket, not 2",
+        ),
         ("", "User=surely-nobody\n", "User= is 'surely-nobody': there is no such user"),
         ("", "Group=surely-nobody\n", "Group= is 'surely-nobody': there is no such group"),
     ],

@@ -132,6 +132,11 @@ report = {
     "umask": oct(umask),
     "blocked signals": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
     "nice": os.nice(0),
+    "folders": {
+        path: [oct(stat.S_IMODE(os.stat(path).st_mode)), os.stat(path).st_uid, os.stat(path).st_gid]
+        for name, value in environment if name.endswith("_DIRECTORY")
+        for path in value.split(":")
+    },
 }
 path = os.path.join({reports!r}, sys.argv[1].partition("@")[0])
 with open(path + ".new", "w") as file:
@@ -341,6 +346,14 @@ PAIRS = {
     "too-much": Pair(f"{TCP}ReceiveBuffer=4G\nSendBuffer=1E\nIPTTL=010\nPriority=0x3", tcp()),
     "what-cannot-be-set": Pair(f"{TCP}TCPCongestion=none-such\nIPTTL=1000\nKeepAliveTimeSec=1d\nIPTOS=low-cost", tcp()),
     "beyond-the-limit": Pair(f"{STREAM}ReceiveBuffer=16M\nSendBuffer=16M\nPassCredentials=yes", path("a.sk")),
+    "several-parts": Pair(f"{TCP}ReceiveBuffer=32K 512\nSendBuffer=1M512K", tcp()),
+    "numbers-that-are-none": Pair(f"{TCP}Priority=-1\nMark=-7\nIPTOS=-1\nIPTTL=-1", tcp()),
+    "interface": Pair("ListenStream=[::1]:PORT%%lo", tcp("::1")),
+    "interface-for-datagrams": Pair("ListenDatagram=[::1]:PORT%%lo\nListenFIFO=FOLDER/fifo", write),
+    "interface-of-v4": Pair("ListenStream=127.0.0.1:PORT%%lo", tcp()),
+    "v6-or-not": Pair("ListenStream=[::]:PORT\nBindIPv6Only=no", tcp()),
+    "v6-or-so": Pair("ListenStream=[::1]:PORT\nBindIPv6Only=on", tcp("::1")),
+    "flush-pending": Pair(f"{STREAM}ListenFIFO=FOLDER/fifo\nFlushPending=yes", path("a.sk")),
     "v6-only": Pair("ListenStream=[::1]:PORT\nBindIPv6Only=ipv6-only", tcp("::1")),
     "v6-both": Pair("ListenStream=[::]:PORT\nBindIPv6Only=both", tcp()),
     "free-bind": Pair(
@@ -409,7 +422,72 @@ PAIRS = {
             "drop-in.socket.d/a.conf": f"[Socket]\nFileDescriptorName=dropped\nListenStream=\n{STREAM}",
         },
     ),
+    "alias": Pair(
+        STREAM,
+        path("a.sk"),
+        "ExecStart=\nExecStart=probe alias %n %p",
+        {"of-alias.socket": f"[Socket]\n{STREAM}", "of-alias.service": ""},
+    ),
+    "overridden": Pair(
+        f"{STREAM}BindIPv6Only=nonsense\nMark=nonsense",
+        path("a.sk"),
+        "Type=forking\nUser=surely-nobody\nGroup=surely-nobody\nKillMode=nonsense\nRestartSec=soon",
+        {
+            "overridden.service.d/a.conf": "[Service]\nType=simple\nUser=\nGroup=daemon\nKillMode=mixed\n"
+            "RestartSec=1\n",
+            "overridden.socket.d/a.conf": "[Socket]\nBindIPv6Only=both\nMark=1\n",
+        },
+    ),
     # [Service]
+    "supplementary-groups": Pair(
+        STREAM, path("a.sk"), "User=nobody\nSupplementaryGroups=games daemon\nSupplementaryGroups=5"
+    ),
+    "supplementary-groups-alone": Pair(STREAM, path("a.sk"), "SupplementaryGroups=games"),
+    "supplementary-groups-of-root": Pair(STREAM, path("a.sk"), "User=root\nSupplementaryGroups=games"),
+    "supplementary-groups-privileged": Pair(
+        STREAM, path("a.sk"), "User=nobody\nSupplementaryGroups=games\nExecStart=\nExecStart=+probe %N"
+    ),
+    "umask": Pair(STREAM, path("a.sk"), "UMask=0027\nStandardOutput=truncate:FOLDER/out"),
+    "named-input": Pair(f"{STREAM}FileDescriptorName=front", path("a.sk"), "StandardInput=fd:front"),
+    "named-output": Pair(
+        f"{STREAM}FileDescriptorName=front", path("a.sk"), "StandardOutput=fd:front\nStandardError=null"
+    ),
+    "named-by-default": Pair(f"{STREAM}FileDescriptorName=stdin", path("a.sk"), "StandardInput=fd\nStandardError=null"),
+    "named-error": Pair(
+        f"{STREAM}FileDescriptorName=front", path("a.sk"), "StandardOutput=null\nStandardError=fd:front"
+    ),
+    "accept-named-stream": Pair(ACCEPT, path("a.sk"), "StandardInput=fd:connection\nStandardError=null"),
+    "files": Pair(
+        STREAM,
+        path("a.sk"),
+        "StandardInput=file:MANAGER/environment\nStandardOutput=file:FOLDER/out\nStandardError=append:FOLDER/error",
+    ),
+    "one-file": Pair(STREAM, path("a.sk"), "StandardOutput=append:FOLDER/out-%N\nStandardError=append:FOLDER/out-%N"),
+    "one-file-for-all": Pair(STREAM, path("a.sk"), "StandardInput=file:FOLDER/all\nStandardOutput=file:FOLDER/all"),
+    "files-of-another-user": Pair(STREAM, path("a.sk"), "User=nobody\nStandardOutput=truncate:FOLDER/out\nUMask=0077"),
+    "directories": Pair(
+        f"{STREAM}RemoveOnStop=yes",
+        path("a.sk"),
+        "RuntimeDirectory=pairs/directories/one pairs/directories/two/three\nRuntimeDirectoryMode=0750\nUser=daemon\n"
+        "LogsDirectory=%N\nLogsDirectoryMode=0700\nStateDirectory=pairs/%p\nCacheDirectory=pairs",
+    ),
+    "directories-of-root": Pair(
+        STREAM, path("a.sk"), "RuntimeDirectory=pairs/%N/run\nUMask=0077\nLogsDirectory=pairs-%N"
+    ),
+    "directories-with-links": Pair(
+        f"{STREAM}RemoveOnStop=yes",
+        path("a.sk"),
+        "RuntimeDirectory=pairs/%N/one:pairs/%N/two pairs/%N/one:pairs/%N/three/four",
+    ),
+    "directories-kept": Pair(
+        f"{STREAM}RemoveOnStop=yes", path("a.sk"), "RuntimeDirectory=pairs/%N/one\nRuntimeDirectoryPreserve=yes"
+    ),
+    "prepared": Pair(
+        STREAM,
+        path("a.sk"),
+        "User=nobody\nRuntimeDirectory=pairs/%N/one\nExecStartPre=+chmod 0701 $RUNTIME_DIRECTORY\n"
+        "ExecStartPre=-/surely/not/there\nExecStartPre=-false\nExecStartPre=sh -c 'echo $0 >FOLDER/one/said' said",
+    ),
     "exec": Pair(STREAM, path("a.sk"), "Type=exec"),
     "notify": Pair(STREAM, path("a.sk"), "Type=notify"),
     "watchdog": Pair(STREAM, path("a.sk"), "Type=notify\nWatchdogSec=1min 500ms"),
@@ -603,6 +681,12 @@ def views(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, 
         manager.add_program("probe", PROBE.replace("{reports!r}", repr(str(folder / "reports"))))
         manager.add_program("send-message", SEND)
         (folder / "environment").write_text("TWO=file\nTHREE='a b' # c\n")
+        for top in ("/var/lib", "/var/cache"):
+            manager.run("mount", "-t", "tmpfs", "none", top)
+        for name in ("alias.socket", "alias.service"):
+            (folder / "units" / name).unlink()
+        (folder / "units" / "alias.socket").symlink_to("of-alias.socket")
+        manager.systemctl("daemon-reload")
         (folder / "of-the-manager").write_text("WATCHDOG_PID=7\nWATCHDOG_USEC=8\n")
         yield seen(manager, systemd, ports), seen(manager, socket_activate, ports)
 

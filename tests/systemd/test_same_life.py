@@ -151,6 +151,27 @@ def until_refused(world: World) -> None:
     world.note("refused")
 
 
+def client_and_stop_and_go(world: World) -> None:
+    """Stop it, and tell what is left of it that it may go."""
+    client_and_stop(world)
+    (world.folder / "go").touch()
+
+
+def two_clients_and_another(world: World) -> None:
+    """Two come at once; one more when the service has ended."""
+    with connect(world.path) as first, connect(world.path):
+        world.until("start")
+        assert receive(first, 1) == b""
+
+    def started_again() -> bool:
+        with connect(world.path) as sock, suppress(TimeoutError):
+            sock.settimeout(0.2)
+            sock.recv(1)
+        return world.seen.count("start") == 2
+
+    eventually(started_again, "another client has started it again")
+
+
 def client_and_stop(world: World) -> None:
     """Stop it when it has told how it lives."""
     with connect(world.path):
@@ -180,6 +201,12 @@ def client_and_long_reload(world: World) -> None:
         world.until("ready")
         world.reload()
         assert receive(sock, 1) == b""
+
+
+def until_started(world: World) -> None:
+    """Come, and stay until the daemon has begun."""
+    with connect(world.path):
+        eventually(lambda: any(line.startswith("start") for line in world.seen), "it has started")
 
 
 class Life(NamedTuple):
@@ -672,6 +699,171 @@ os.read(reader, 1)
 """,
         "",
         clients(2),
+    ),
+    "KillMode=mixed asks only the main process, and kills the others": Life(
+        ["start", "ready", "SIGTERM", "stopped"],
+        """
+def end():
+    time.sleep(0.2)
+    os._exit(0)
+
+conn = accept()
+reader, writer = os.pipe()
+if not os.fork():
+    on(signal.SIGTERM)
+    os.write(writer, b".")
+    wait()
+on(signal.SIGTERM, end)
+os.read(reader, 1)
+note("ready")
+wait()
+""",
+        "KillMode=mixed\n",
+        client_and_stop,
+    ),
+    "KillMode=mixed kills everything after TimeoutStopSec=": Life(
+        ["start", "ready", "SIGTERM", "stopped"],
+        """
+on(signal.SIGTERM)
+conn = accept()
+if not os.fork():
+    wait()
+note("ready")
+wait()
+""",
+        "KillMode=mixed\nTimeoutStopSec=200ms\n",
+        client_and_stop,
+    ),
+    "KillMode=process leaves what the main process has started": Life(
+        ["start", "ready", "SIGTERM", "stopped", "left"],
+        """
+conn = accept()
+reader, writer = os.pipe()
+if not os.fork():
+    conn.close()
+    on(signal.SIGTERM)
+    os.write(writer, b".")
+    while not os.path.exists(f"{FOLDER}/go"):
+        time.sleep(0.01)
+    note("left")
+    os._exit(0)
+on(signal.SIGTERM, lambda: os._exit(0))
+os.read(reader, 1)
+note("ready")
+wait()
+""",
+        "KillMode=process\n",
+        client_and_stop_and_go,
+    ),
+    # what comes before
+    "ExecStartPre= runs before, without sockets": Life(
+        ["pre False True", "pre again False True", "start"],
+        """
+if sys.argv[2:]:
+    note(*sys.argv[2:], "LISTEN_FDS" in os.environ, os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid()))
+    sys.exit(bool(sys.argv[3:]))
+wait()
+""",
+        "ExecStartPre=DAEMON pre\nExecStartPre=-DAEMON pre again\n",
+        until_started,
+    ),
+    "an ExecStartPre= that fails is the end of the start": Life(
+        ["pre", "pre", "start"],
+        """
+if sys.argv[2:]:
+    note("pre")
+    with open(sys.argv[1]) as journal:
+        sys.exit(journal.read().count("pre") < 2)
+wait()
+""",
+        f"ExecStartPre=DAEMON pre\n{AGAIN}",
+        until_started,
+    ),
+    "an ExecStartPre= that a signal ends fails by that": Life(
+        ["pre", "pre", "start"],
+        """
+if sys.argv[2:]:
+    note("pre")
+    with open(sys.argv[1]) as journal:
+        if journal.read().count("pre") < 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+    sys.exit()
+wait()
+""",
+        "ExecStartPre=DAEMON pre\nRestart=on-abnormal\nRestartSec=10ms\n",
+        until_started,
+    ),
+    "an ExecStartPre= has the time to start": Life(
+        ["pre", "SIGTERM", "pre", "start"],
+        """
+if sys.argv[2:]:
+    on(signal.SIGTERM, lambda: os._exit(1))
+    note("pre")
+    with open(sys.argv[1]) as journal:
+        if journal.read().count("pre") < 2:
+            wait()
+    sys.exit()
+wait()
+""",
+        f"ExecStartPre=DAEMON pre\nTimeoutStartSec=300ms\n{AGAIN}",
+        until_started,
+    ),
+    "a service that is stopped while ExecStartPre= runs ends": Life(
+        ["ready", "SIGTERM", "stopped"],
+        """
+if sys.argv[2:]:
+    on(signal.SIGTERM, lambda: os._exit(1))
+    note("ready")
+    wait()
+wait()
+""",
+        "ExecStartPre=DAEMON pre\n",
+        client_and_stop,
+    ),
+    "ExecStartPre= may notify where NotifyAccess= lets it": Life(
+        ["pre True", "start"],
+        """
+if sys.argv[2:]:
+    note("pre", "NOTIFY_SOCKET" in os.environ)
+    barrier()
+    sys.exit()
+wait()
+""",
+        "ExecStartPre=DAEMON pre\nNotifyAccess=exec\nFileDescriptorStoreMax=3\n",
+        until_started,
+    ),
+    # what clients have sent
+    "FlushPending= forgets the clients that a service has not accepted": Life(
+        ["start", "start"],
+        """
+if not first:
+    wait()
+accept()
+select.select([3], [], [], 30)
+""",
+        "",
+        two_clients_and_another,
+        "FlushPending=yes\n",
+        OFTEN,
+    ),
+    "without FlushPending= they start it again": Life(
+        ["start", "end", "start", "end"],
+        """
+accept()
+note("end")
+""",
+        "",
+        clients(2),
+        "FlushPending=no\n",
+        OFTEN,
+    ),
+    "a service that never accepts is started once where FlushPending= is said": Life(
+        ["start"],
+        "",
+        "",
+        client,
+        "FlushPending=yes\n",
+        OFTEN,
     ),
     # the limits
     "too many restarts are the end": Life(

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 import pytest
-from activation_cmd.socket_activate.units import values
+from activation_cmd.socket_activate.units import listens, values
 from activation_cmd.socket_activate.units.command_lines import expand
 from activation_cmd.socket_activate.units.environment import read_environment_files
 from activation_cmd.socket_activate.units.load import load
@@ -106,7 +106,9 @@ SPANS = """\
 5|0|1.5|.5|2min 200ms|2min200ms|1h 30m|1d|1w|1M|1month|1y|2 h|2hours|48hr|1y 12month|55s500ms|300ms20s 5day|5us|5usec
 5µs|infinity|1 2|+3|1.|-1|5 foo|5foo|1.2.3|1,5|0x10|∞|5 infinity|infinity 5|1e3|99999999999999999999s|1.0000001|1m1|5S
 7 minutes|3 seconds|3 second|1 msec|1  sec\t2   min""".replace("\n", "|").split("|")
-SIZES = ["1", "4096", "64K", "1M", "2G", "1.5K", "0.5M", "64 K", "64k", "-1", "K", "1KK", "1Ki", "0", "1e3", "12B"]
+SIZES = """\
+1|4096|64K|1M|2G|1.5K|0.5M|64 K|64k|-1|K|1KK|1Ki|0|1e3|12B|1M 512K|1M512K|512K 1M|1K 1K|1M 5|1M 5B|5 5|1G 1M 1K 1|10.M
++5|1M  512 K|.5M|1.5M 1.5K|16E|15E 1K|0x10""".replace("\n", "|").split("|")
 MODES = ["0660", "660", "0", "7777", "00600", "10000", "8", "0o600", "rw", "-1", "0x1"]
 SIGNALS = [
     "SIGTERM",
@@ -127,12 +129,30 @@ SIGNALS = [
     "SIG",
 ]
 BOOLEANS = ["yes", "no", "true", "FALSE", "On", "off", "1", "0", "y", "N", "t", "f", "maybe", "2", "yess"]
-NUMBERS = ["5", "0", "4294967295", "4294967296", "-1", "x", "1.5", "0x10", "010", "09"]
+NUMBERS = [
+    "5",
+    "0",
+    "4294967295",
+    "4294967296",
+    "-1",
+    "x",
+    "1.5",
+    "0x10",
+    "010",
+    "09",
+    "+5",
+    "0b101",
+    "0o17",
+    "-0",
+    "0o",
+    "0b",
+]
+BIND = ["default", "both", "ipv6-only", "yes", "no", "true", "0", "on", "maybe", ""]
 MARKS, TYPES_OF_SERVICE, TIMESTAMPS, DEVICES, STATUSES = (
     line.split("|")
     for line in """\
-0|010|09|5|0x10|0XfF|2147483647|2147483648|0x7fffffff|0x80000000|x|0x|1.5|5 a
-low-delay|throughput|reliability|low-cost|Low-cost|high|0|32|255|256|0x10|010|09
+0|010|09|5|0x10|0XfF|2147483647|2147483648|0x7fffffff|0x80000000|x|0x|1.5|5 a|-1|-5|-0x10|-2147483648|+3|0b11
+low-delay|throughput|reliability|low-cost|Low-cost|high|0|32|255|256|0x10|010|09|-1|-7
 off|us|ns|usec|nsec|µs|yes|no|TRUE|0|ms|NS
 lo|*|a/b|a:b|a%%b|a b|.|..|5|all|default|ä|-a|aaaaaaaaaaaaaaa|aaaaaaaaaaaaaaaa|eth0.5
 3|0|255|256|007|010|008|0x|0x3|-1|1.5|TEMPFAIL|tempfail|SUCCESS FAILURE|1 SIGKILL 75|KILL|SIGRTMIN+3|CONFIG 200|'3' "4"
@@ -198,6 +218,14 @@ SHOWN = [
     "StandardInput=socket StandardError=journal",
     "StandardOutput=null",
     "StandardInput=null StandardError=socket",
+    "StandardInput=fd:a",
+    "StandardInput=fd:a StandardOutput=null",
+    "StandardInput=fd:a StandardError=null",
+    "StandardInput=file:/dev/null",
+    "StandardInput=file:/dev/null StandardOutput=inherit",
+    "StandardOutput=fd:a",
+    "StandardOutput=journal StandardError=kmsg",
+    "StandardError=truncate:/dev/null",
     "TimeoutSec=5",
     "TimeoutSec=5 TimeoutStartSec=0",
     "TimeoutStartSec=0 TimeoutSec=1min",
@@ -258,7 +286,8 @@ def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
         units |= {f"taken{number}.socket": socket(f"taken{number}"), f"taken{number}.service": f"[Service]\n{text}\n"}
     for number, text in enumerate(SHOWN):
         lines = "\n".join(["[Service]", "ExecStart=true", "StandardInput=null", *text.split()])
-        units |= {f"shown{number}.socket": socket(f"shown{number}"), f"shown{number}.service": lines}
+        named = socket(f"shown{number}") + "FileDescriptorName=a\n"
+        units |= {f"shown{number}.socket": named, f"shown{number}.service": lines}
     with Manager(folder, units) as running:
         (folder / "tell").write_text(TELL)
         (folder / "environment").write_text(ENVIRONMENT_FILE)
@@ -278,6 +307,9 @@ SOCKET_VALUES = {
     "MaxConnectionsPerSource": NUMBERS,
     "KeepAliveProbes": NUMBERS,
     "Mark": MARKS,
+    "Priority": MARKS,
+    "IPTTL": MARKS,
+    "BindIPv6Only": BIND,
     "IPTOS": TYPES_OF_SERVICE,
     "Timestamping": TIMESTAMPS,
     "BindToDevice": DEVICES,
@@ -355,6 +387,16 @@ def show(value: object) -> str:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
+def or_none(read: Callable[[str], int | None]) -> Callable[[str], object]:
+    """A negative number is as good as none; systemd shows it as it is given."""
+
+    def parse(text: str) -> object:
+        found = read(text)
+        return int(text, 0) if found is None else found
+
+    return parse
+
+
 def octal(text: str) -> str:
     return f"{values.mode(text):04o}"
 
@@ -369,8 +411,11 @@ def octal(text: str) -> str:
         ("MaxConnections", values.number, "64"),
         ("MaxConnectionsPerSource", values.number, "0"),
         ("KeepAliveProbes", values.number, "0"),
-        ("Mark", values.mark, "-1"),
-        ("IPTOS", values.type_of_service, "-1"),
+        ("Mark", or_none(values.optional_number), "-1"),
+        ("Priority", or_none(values.optional_number), "-1"),
+        ("IPTTL", or_none(values.optional_number), "-1"),
+        ("BindIPv6Only", values.bind_ipv6_only, "default"),
+        ("IPTOS", or_none(values.type_of_service), "-1"),
         ("Timestamping", values.timestamping, "off"),
         ("BindToDevice", values.device, ""),
     ],
@@ -401,7 +446,7 @@ def test_exit_statuses_are_the_same(manager: Manager) -> None:
 def test_addresses_that_are_none_are_the_same(manager: Manager) -> None:
     units = [f"ListenDatagram{number}.socket" for number in range(len(ADDRESSES))]
     theirs = ["(Datagram)" in text for text in manager.systemctl("show", "--property=Listen", *units).split("\n\n")]
-    ours = [ours_or("", values.address, text.replace("%%", "%")) != "" for text in ADDRESSES]
+    ours = [ours_or("", listens.address, text.replace("%%", "%")) != "" for text in ADDRESSES]
     assert dict(zip(ADDRESSES, theirs, strict=True)) == dict(zip(ADDRESSES, ours, strict=True))
 
 
@@ -433,10 +478,9 @@ def test_what_follows_from_several_settings_is_the_same(manager: Manager, number
         name: math.inf if span is None else span for name, span in spans.items()
     }
     # There "inherit" is what comes before: input for output, output for errors.
-    names = {"journal": "inherit"}  # no journal here: it is where socket-activate's own output goes
+    names = {"journal": "inherit", "kmsg": "inherit"}  # no journal here: it is where socket-activate's own output goes
     source = theirs["StandardInput"]
     output = source if theirs["StandardOutput"] == "inherit" else theirs["StandardOutput"]
     error = output if theirs["StandardError"] == "inherit" else theirs["StandardError"]
-    assert unit.standard_input == source
-    assert unit.standard_output == names.get(output, output)
-    assert unit.standard_error == names.get(error, error)
+    ours = (unit.standard_input, unit.standard_output, unit.standard_error)
+    assert [each.partition(":")[0] for each in ours] == [names.get(each, each) for each in (source, output, error)]

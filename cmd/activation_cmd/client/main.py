@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _address(argv: Sequence[str] | None) -> Address:
     import argparse
 
+    import activation
     from activation_cmd.common.addresses import FORMS, parse
 
     parser = argparse.ArgumentParser(
@@ -43,6 +44,7 @@ def _address(argv: Sequence[str] | None) -> Address:
         epilog="Exit status: 0 at the end of input; 1 if the server is absent or goes away; 2 for wrong usage.",
     )
     parser.add_argument("address", nargs="?", default="/run/foobar.sk", metavar="ADDR", help=f"{FORMS} (%(default)s)")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {activation.__version__}")
     arguments = parser.parse_args(argv)
     try:
         return parse(arguments.address)

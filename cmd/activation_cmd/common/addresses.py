@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ANY_CID = 0xFFFFFFFF
 """VMADDR_CID_ANY of vsock(7): whichever number this machine has."""
 
-FORMS = "a path, @abstract, port, host:port, [v6]:port or vsock:cid:port"
+FORMS = "a path with a slash in it, @abstract, port, host:port, [v6]:port or vsock:cid:port"
 
 
 class Address(NamedTuple):
@@ -25,8 +25,8 @@ class Address(NamedTuple):
     Attributes:
         text: as it was written.
         family: ``socket.AF_UNIX``, ``AF_VSOCK``, or ``AF_UNSPEC`` where the host's name decides.
-        where: the path (null first where it is abstract), (host, port) or (cid, port); a host of "" is this
-            machine, and so is ``ANY_CID``, which may be left out.
+        where: the path (null first where it is abstract), (host, port) or (cid, port). A host of "" is this machine,
+            and so is ``ANY_CID``, which may be left out; one of IPv6 may end in ``%`` and an interface.
     """
 
     text: str
@@ -51,13 +51,13 @@ def parse(text: str) -> Address:
         if len(numbers) != 2 or not all(_is_number(number) and int(number) < 1 << 32 for number in numbers):
             raise ValueError(f"{text!r} is no vsock address; expected vsock:cid:port with two numbers of 32 bits")
         return Address(text, socket.AF_VSOCK, (int(numbers[0]), int(numbers[1])))
-    if "/" in text or (text and ":" not in text and not text.startswith("@")):
+    if "/" in text:
         return Address(text, socket.AF_UNIX, text)
     host, _, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
-    if bracketed and "%" in port:  # a link-local address: its interface comes last, as in systemd.socket(5)
+    if "%" in port and (bracketed or _is_v4(host)):  # the interface comes last, as in systemd.socket(5)
         port, _, interface = port.partition("%")
-        host = f"{host[:-1]}%{interface}]"
+        host = f"{host[:-1]}%{interface}]" if bracketed else host  # it means nothing to IPv4
     if not host or not _is_number(port) or (":" in host and not bracketed):
         raise ValueError(f"{text!r} is no address; expected {FORMS}")
     try:
@@ -69,6 +69,14 @@ def parse(text: str) -> Address:
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 10
+
+
+def _is_v4(text: str) -> bool:
+    try:
+        socket.inet_pton(socket.AF_INET, text)
+    except OSError:
+        return False
+    return True
 
 
 def _port(digits: str, text: str) -> int:
@@ -87,7 +95,10 @@ async def connect(address: Address) -> trio.SocketStream:
 
     if address.family == socket.AF_UNSPEC:
         host, port = address.where
-        return await trio.open_tcp_stream(host or "localhost", port)
+        if "%" not in host:
+            return await trio.open_tcp_stream(host or "localhost", port)
+        family, where = find(address, socket.SOCK_STREAM, socket.AI_NUMERICHOST)
+        address = Address(address.text, socket.AddressFamily(family), where)
     sock = trio.socket.socket(address.family, socket.SOCK_STREAM)
     try:
         await sock.connect(address.where)
@@ -113,8 +124,21 @@ def find(address: Address, kind: int, flags: int = 0) -> tuple[int, Any]:
     host, port = address.where
     if not host:
         return (socket.AF_INET6, ("::", port)) if socket.has_dualstack_ipv6() else (socket.AF_INET, ("", port))
+    host, _, interface = host.partition("%")
     family, _, _, _, where = socket.getaddrinfo(host, port, type=kind, flags=flags | socket.AI_PASSIVE)[0]
+    if interface:
+        # Not by getaddrinfo(3), which takes the names of interfaces for link-local addresses only.
+        where = (*where[:3], _interface(interface))
     return family, where
+
+
+def _interface(name: str) -> int:
+    if name.isascii() and name.isdigit():
+        return int(name)
+    try:
+        return socket.if_nametoindex(name)
+    except OSError as error:
+        raise OSError(error.errno, f"there is no network interface {name}") from None
 
 
 class ListeningSockets:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from typing import TYPE_CHECKING
 
 from activation_cmd.common.addresses import parse
@@ -30,9 +31,18 @@ def listens(addresses: Sequence[tuple[Kind, str]]) -> list[Listen]:
     Raises:
         ValueError: one has no known form.
     """
+    seen: set[tuple[str, str]] = set()
     for kind, text in addresses:
+        if "\0" in text:
+            raise ValueError(f"{text!r} has a null character, which no address can have")
         if kind != "fifo":
-            parse(text)
+            address = parse(text)
+            if kind == "seqpacket" and address.family != socket.AF_UNIX:
+                raise ValueError(f"{text!r} has no sequential packets; expected a path or @abstract")
+            key = ("path" if "/" in text else kind, text)
+            if key in seen:
+                raise ValueError(f"{text!r} is listed twice; expected each address once")
+            seen.add(key)
     return [Listen(kind, text, "") for kind, text in addresses]
 
 
@@ -92,8 +102,19 @@ def unit_environment(assignments: Sequence[str], *, clean: bool) -> dict[str, st
     return found
 
 
-def pair(listen: Sequence[Listen], names: Sequence[str], command: Sequence[str], *, accept: bool, inetd: bool) -> Pair:
+def pair(
+    listen: Sequence[Listen],
+    names: Sequence[str],
+    program: str,
+    command: Sequence[str],
+    *,
+    accept: bool,
+    inetd: bool,
+) -> Pair:
     """Make the pair. Names of hosts are looked up.
+
+    Args:
+        program: what to execute for the first word of the command.
 
     Raises:
         OSError, ValueError: there is no such host.
@@ -101,14 +122,14 @@ def pair(listen: Sequence[Listen], names: Sequence[str], command: Sequence[str],
     name = os.path.basename(command[0])
     service = ServiceUnit(
         name=name,
-        exec_start=Command(program=command[0], arguments=command, replace_variables=False),
+        exec_start=Command(program=program, arguments=command, replace_variables=False),
         standard_input="socket" if inetd else "null",
         standard_output="socket" if inetd else "inherit",
         start_limit_burst=0,
         notify_access="main",
         store_maximum=0 if accept else STORE,
     )
-    socket = SocketUnit(
+    unit = SocketUnit(
         name=name,
         listen=[resolve(line) for line in listen],
         descriptor_names=[name or ACCEPTED for name in names] if accept else names,
@@ -117,4 +138,4 @@ def pair(listen: Sequence[Listen], names: Sequence[str], command: Sequence[str],
         trigger_limit_burst=0 if accept else TRIGGERS,
         service=name,
     )
-    return Pair(socket, service, (lambda _: service) if accept else None)
+    return Pair(unit, service, (lambda _: service) if accept else None)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from .processes.executor import Executor
     from .units.model import Kind, Pair
+    from .units.specifiers import Manager
 
 PROGRAM = "socket-activate"
 
@@ -27,7 +28,13 @@ second one ends it at once. SIGHUP reloads instead where a service says how. Wha
 it ignores; its services do not.
 
 Exit status: 0 when a signal ended it; 1 for an address, a unit or a service that fails; 2 for wrong usage; 126 if
-COMMAND may not run, 127 if there is none.
+COMMAND may not run, 127 if there is none. A unit file that fails does not end the others.
+
+Unit files: for root, socket-activate takes itself for the manager of the system, for everybody else for a user's
+(--user): %%t is /run there and XDG_RUNTIME_DIR here, %%h the home of root or HOME, and so are the other specifiers and
+RuntimeDirectory=. The log, for StandardOutput=journal, is its own standard output and error.
+
+If it finds NOTIFY_SOCKET it sends READY=1 when all listens, and STOPPING=1.
 
 Differences from systemd-socket-activate: the environment is passed on (--clean-env: TERM, PATH, USER and HOME alone),
 with INVOCATION_ID, SYSTEMD_EXEC_PID and NOTIFY_SOCKET; COMMAND is a child and is started again for the next client
@@ -92,6 +99,7 @@ def _run(argv: Sequence[str] | None, executor: Executor) -> int:
         now=arguments.now,
         environment=environment,
         directory="/" if files else None,
+        manager=_manager(arguments),
         as_units=bool(files),
         watch=arguments.watch,
     )
@@ -107,6 +115,7 @@ def _run(argv: Sequence[str] | None, executor: Executor) -> int:
 def _parser() -> argparse.ArgumentParser:
     import argparse
 
+    import activation
     from activation_cmd.common.addresses import FORMS
 
     parser = argparse.ArgumentParser(
@@ -146,8 +155,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="restart what runs when PATH, or a file in it, changes",
     )
-    add("--check", action="store_true", help="only say what would be done")
+    add("--check", action="store_true", help="only say what would be done, and what is wrong")
+    add("--user", action="store_true", help="read unit files as a user's manager does, also for root")
+    add("--version", action="version", version=f"%(prog)s {activation.__version__}")
     return parser
+
+
+def _manager(arguments: argparse.Namespace) -> Manager:
+    from .units.specifiers import own_manager
+
+    return "user" if arguments.user else own_manager()
 
 
 def _listen(kind: Kind | None) -> Callable[[str], tuple[Kind | None, str]]:
@@ -187,6 +204,10 @@ def _check_usage(arguments: argparse.Namespace, files: Sequence[str]) -> None:
         raise ValueError("datagrams and FIFOs have no connections to --accept")
     if arguments.once and arguments.watch:
         raise ValueError("with --once there is nobody to --watch; expected one of them")
+    if arguments.accept and arguments.now:
+        raise ValueError("--accept starts a COMMAND for each connection, and --now for none; expected one of them")
+    if arguments.user and not files:
+        raise ValueError("--user goes with unit files; a COMMAND has none")
     if arguments.accept and arguments.once:
         raise ValueError("--accept starts a COMMAND for each connection, --once only one; expected one of them")
     if arguments.inetd and len(arguments.listen or []) != 1:
@@ -219,13 +240,25 @@ def _of_addresses(
         environment = command_line.environment(arguments.setenv, clean=arguments.clean_env)
     except ValueError as error:
         parser.error(str(error))
-    import shutil
-
-    if not shutil.which(command[0], path=environment.get("PATH", os.defpath)):
+    program = _program(command[0], environment.get("PATH", os.defpath))
+    if program is None:
         found = os.path.exists(command[0])
         say(PROGRAM, f"{command[0]}: {'it may not run' if found else 'there is no such program'}")
         raise _ExitError(126 if found else 127)
-    return [command_line.pair(listens, names, command, accept=arguments.accept, inetd=arguments.inetd)], environment
+    pair = command_line.pair(listens, names, program, command, accept=arguments.accept, inetd=arguments.inetd)
+    return [pair], environment
+
+
+def _program(name: str, path: str) -> str | None:
+    """What to execute: the name if PATH has it, else a program beside this one, as in an environment of pipx."""
+    import shutil
+
+    if shutil.which(name, path=path):
+        return name
+    if "/" in name:
+        return None
+    beside = (sys.argv[0], os.path.realpath(sys.argv[0]), sys.executable)
+    return shutil.which(name, path=os.pathsep.join(os.path.dirname(os.path.abspath(each)) for each in beside if each))
 
 
 def _of_files(
@@ -238,7 +271,7 @@ def _of_files(
         environment = command_line.unit_environment(arguments.setenv, clean=arguments.clean_env)
     except ValueError as error:
         parser.error(str(error))
-    pairs, problems = load(files)
+    pairs, problems = load(files, _manager(arguments))
     for problem in problems:
         say(PROGRAM, f"{problem.where}: {problem.level}: {problem.message}")
     if any(problem.level == "error" for problem in problems):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import activation
@@ -43,6 +44,8 @@ def run(pair: Pair, environment: Mapping[str, str], *, now: bool, inetd: bool) -
         for ending in heard:
             signal.signal(ending, end)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, heard)
+        with suppress(OSError, ValueError):
+            activation.notify("READY=1", "STATUS=Listening for the first client")
         if not now:
             poll = select.poll()
             for number in [0] if inetd else range(3, 3 + len(made)):
@@ -61,8 +64,11 @@ def run(pair: Pair, environment: Mapping[str, str], *, now: bool, inetd: bool) -
         os.dup2(standard, 0)
         if inetd:
             os.dup2(standard, 1)
+        command = pair.service.exec_start
         files = [] if inetd else [(one.name, one) for one in made]
         try:
-            activation.exec_process(pair.service.exec_start.arguments, files, env=variables, before=first_client)
+            activation.exec_process(
+                command.arguments, files, env=variables, executable=command.program, before=first_client
+            )
         except _Ended:
             return 0

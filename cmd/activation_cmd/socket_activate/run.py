@@ -9,52 +9,27 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
-import attrs
 import trio
 
+import activation
 from activation_cmd.common.journal import say_log
 from activation_cmd.common.stdio import reason, say
 
 from .processes.reaper import Reaper
 from .processes.spare import Spare
-from .services.accepting import Accepting
+from .services.assembly import Assembly, Options
 from .services.limits import LimitedLog
-from .services.notify_socket import NotifySockets
-from .services.on_demand import OnDemand
-from .services.service import OWN_VARIABLES, Service, Surroundings
-from .sockets.making import MadeSockets
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
-    from typing import TypeAlias
+    from collections.abc import AsyncIterator, Sequence
 
     from .processes.executor import Executor
-    from .sockets.making import Made
+    from .services.assembly import Unit
     from .units.model import Pair
 
-    Unit: TypeAlias = OnDemand | Accepting
-
+__all__ = ["Options", "run"]
 
 _HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-@attrs.frozen(kw_only=True)
-class Options:
-    """What holds for all units of a run.
-
-    Attributes:
-        now: services are started at once, not by their first clients.
-        environment: what services find in theirs.
-        directory: where they run if nothing says; None for here.
-        as_units: they are units of files; else there is one, of a command line.
-        watch: paths; a change in one restarts what runs.
-    """
-
-    now: bool = False
-    environment: Mapping[str, str]
-    directory: str | None = None
-    as_units: bool
-    watch: Sequence[str] = ()
 
 
 async def run(executor: Executor, pairs: Sequence[Pair], options: Options) -> int:
@@ -84,19 +59,35 @@ async def run(executor: Executor, pairs: Sequence[Pair], options: Options) -> in
             signal.raise_signal(number)
         async with trio.open_nursery() as background:
             await background.start(reaper.run)
-            units = _units(pairs, options, reaper, spare, closing)
+            assembly = Assembly(options, reaper, spare, closing)
+            assembly.make(pairs)
+            units = assembly.units
+            if units:
+                many = "address" if assembly.listening == 1 else "addresses"
+                _tell("READY=1", f"STATUS=Listening at {assembly.listening} {many}")
             background.start_soon(spare.run)
-            background.start_soon(_obey, signals, units, spare)
+            stopping = trio.Event()
+            background.start_soon(_obey, signals, units, spare, stopping)
             if options.watch:
                 background.start_soon(_restart_on_change, options.watch, units)
             async with trio.open_nursery() as nursery:
                 for unit in units:
                     nursery.start_soon(partial(unit.run, now=options.now))
+            if not stopping.is_set():
+                _tell("STOPPING=1")
             await reaper.end_orphans()
             # All has ended. A signal that comes now must not end this process with another status than is promised.
             signal.pthread_sigmask(signal.SIG_BLOCK, heard)
             background.cancel_scope.cancel()
-    return int(reaper.disabled or any(unit.failed for unit in units))
+    return int(reaper.disabled or assembly.failed or any(unit.failed for unit in units))
+
+
+def _tell(*assignments: str) -> None:
+    """Tell the manager that has started this process, if there is one."""
+    try:
+        activation.notify(*assignments)
+    except (OSError, ValueError, activation.ActivationError) as error:
+        say("socket-activate", f"cannot notify the service manager: {reason(error)}")
 
 
 def _raise_open_file_limit() -> None:
@@ -105,50 +96,18 @@ def _raise_open_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _units(pairs: Sequence[Pair], options: Options, reaper: Reaper, spare: Spare, closing: ExitStack) -> Sequence[Unit]:
-    """Make everything that listens, before anything starts."""
-    surroundings = Surroundings(
-        reaper=reaper,
-        notify_sockets=closing.enter_context(NotifySockets(reaper.executor.announce)),
-        environment={name: value for name, value in options.environment.items() if name not in OWN_VARIABLES},
-        directory=options.directory,
-        as_units=options.as_units,
-    )
-    units: list[Unit] = []
-    by_service: dict[int, tuple[MadeSockets, list[Made], list[Pair]]] = {}
-    for pair in pairs:
-        key = id(pair if pair.socket.accept else pair.service)
-        sockets, made, sharing = by_service.setdefault(key, (MadeSockets(reaper.executor.announce), [], []))
-        if not sharing:
-            closing.enter_context(sockets)
-        made += sockets.make(pair.socket)
-        sharing.append(pair)
-        for listen in pair.socket.listen:
-            say("socket-activate", f"listening on {listen.text}")
-    for sockets, made, (pair, *_) in by_service.values():
-        if pair.socket.accept:
-            units.append(Accepting(pair, sockets, made, surroundings))
-            continue
-        files = [(one.name, one.descriptor) for one in made]
-        service = Service(pair.service, surroundings, files, pair.service.name)
-        closing.callback(service.close)
-        triggers = [one.descriptor for one in made]
-        units.append(OnDemand(service, pair.socket, sockets, triggers, spare, patient=not options.as_units))
-    return units
-
-
-async def _obey(signals: AsyncIterator[int], units: Sequence[Unit], spare: Spare) -> None:
+async def _obey(signals: AsyncIterator[int], units: Sequence[Unit], spare: Spare, stopping: trio.Event) -> None:
     """SIGHUP reloads what can be reloaded; what else comes stops everything, the second time at once."""
-    stopping = False
     async for number in signals:
-        if number == signal.SIGHUP and not stopping and any(unit.reloads for unit in units):
+        if number == signal.SIGHUP and not stopping.is_set() and any(unit.reloads for unit in units):
             for unit in units:
                 unit.reload()
-        elif stopping:
+        elif stopping.is_set():
             for unit in units:
                 unit.kill()
         else:
-            stopping = True
+            stopping.set()
+            _tell("STOPPING=1")
             spare.close()
             for unit in units:
                 unit.stop()

@@ -9,6 +9,7 @@ import pytest
 from activation_cmd.socket_activate.units.environment import read_environment_files
 from activation_cmd.socket_activate.units.load import load
 from activation_cmd.socket_activate.units.model import Command, EnvironmentFile, Listen, Pair, ServiceUnit, SocketUnit
+from activation_cmd.socket_activate.units.names import UnitName
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -119,6 +120,8 @@ def test_all_settings_of_a_socket_are_read() -> None:
         MaxConnections=7
         TriggerLimitIntervalSec=1min
         TriggerLimitBurst=9
+        FlushPending=yes
+        SocketProtocol=mptcp
         Service=b.service
         """.replace("ListenStream=gone", "ListenStream=/gone")
     kinds = ["stream", "datagram", "seqpacket", "fifo", "special", "netlink", "mqueue"]
@@ -164,6 +167,8 @@ def test_all_settings_of_a_socket_are_read() -> None:
         max_connections=7,
         trigger_limit_interval=60.0,
         trigger_limit_burst=9,
+        flush_pending=True,
+        protocol="mptcp",
         service="b.service",
     )
 
@@ -209,6 +214,16 @@ def test_all_settings_of_a_service_are_read() -> None:
         WatchdogSec=500ms
         NotifyAccess=exec
         FileDescriptorStoreMax=8
+        FileDescriptorStorePreserve=yes
+        ExecStartPre=true
+        KillMode=mixed
+        SupplementaryGroups=root 0
+        UMask=0077
+        Sockets=a.socket
+        RuntimeDirectory=%p one/two:three
+        RuntimeDirectoryMode=0700
+        RuntimeDirectoryPreserve=restart
+        ConfigurationDirectory=four/
         """
     assert pair({"a.socket": SOCKET, "a.service": text}).service == ServiceUnit(
         name="a.service",
@@ -250,6 +265,16 @@ def test_all_settings_of_a_service_are_read() -> None:
         watchdog=0.5,
         notify_access="exec",
         store_maximum=8,
+        store_preserve="yes",
+        exec_start_pre=[Command(program="true", arguments=["true"], where="a.service:42")],
+        kill_mode="mixed",
+        supplementary_groups=["root", "0"],
+        umask=0o077,
+        sockets=[UnitName("a", None, "socket")],
+        runtime_directory=["a", "one/two:three"],
+        runtime_directory_mode=0o700,
+        runtime_directory_preserve="restart",
+        configuration_directory=["four"],
     )
 
 
@@ -285,10 +310,42 @@ def test_an_instance_comes_of_a_template() -> None:
     assert own.service.exec_start.program == "false"
 
 
-def test_a_unit_has_the_name_of_its_link() -> None:
-    write({"b.service": "[Service]\nExecStart=true %n\n", "a.socket": SOCKET})
+def test_an_alias_in_the_same_folder_is_the_unit_that_it_leads_to() -> None:
+    write(
+        {
+            "b.service": "[Service]\nExecStart=true %n\n",
+            "a.socket": SOCKET,
+            "a.service.d/x.conf": "[Service]\nEnvironment=A=1\n",
+            "b.service.d/y.conf": "[Service]\nEnvironment=B=1\n",
+            "b.socket": "[Socket]\nListenStream=/run/%n\n",
+        }
+    )
     os.symlink("b.service", "a.service")
-    assert pair({}).service.exec_start.arguments == ["true", "a.service"]
+    os.symlink("b.socket", "c.socket")
+    found = pair({}).service
+    assert (found.name, found.exec_start.arguments) == ("b.service", ["true", "b.service"])
+    assert found.environment == {"A": "1", "B": "1"}
+    pairs, problems = load(["c.socket", "a.socket", "b.socket"])
+    assert [each.socket.name for each in pairs] == ["b.socket", "a.socket"]
+    assert pairs[0].service is pairs[1].service
+    assert [each.text for each in pairs[0].socket.listen] == ["/run/b.socket"]
+    assert list(map(message, problems)) == ["warning: b.socket: is listed twice"]
+
+
+def test_what_belongs_to_a_linked_unit_lies_beside_the_link_or_where_it_leads() -> None:
+    os.makedirs("wants")
+    write({"lib/a.socket": SOCKET, "lib/a.service": SERVICE, "lib/t@.socket": SOCKET, "lib/t@.service": SERVICE})
+    write({"lib/a.service.d/x.conf": "[Service]\nEnvironment=A=1\n"})
+    os.symlink("../lib/a.socket", "wants/a.socket")
+    os.symlink("../lib/t@.socket", "wants/t@1.socket")
+    found = pair({}, "wants/a.socket")
+    assert found.service.exec_start.where == "lib/a.service:2" or found.service.exec_start.where.endswith("a.service:2")
+    assert found.service.environment == {"A": "1"}
+    assert pair({}, "wants/t@1.socket").service.name == "t@1.service"
+    # A file of another name elsewhere has the link's name.
+    write({"lib/other.socket": SOCKET, "wants/b.service": SERVICE})
+    os.symlink("../lib/other.socket", "wants/b.socket")
+    assert pair({}, "wants/b.socket").service.name == "b.service"
 
 
 def test_drop_ins_come_after_the_unit_by_their_names_and_the_most_specific_hides_others() -> None:
@@ -317,21 +374,22 @@ def test_two_sockets_of_one_service_share_it() -> None:
     pairs, problems = load(["a.socket", "b.socket", "a.socket"])
     assert len(pairs) == 2
     assert pairs[0].service is pairs[1].service
-    assert len(problems) == 1
+    assert [message(each).partition(";")[0] for each in problems] == [
+        "warning: a.service:3: Nonsense= is not known in [Service] and passed over",
+        "warning: a.socket: is listed twice",
+    ]
 
 
 def test_what_is_not_done_here_is_named_once_for_each_file() -> None:
     service = "[Unit]\nAfter=b\nAfter=c\n[Service]\nExecStart=true\nPrivateTmp=yes\nStandardOutput=journal\n"
-    journal = "StandardOutput= is 'journal': journal is not done here; the service gets that of socket-activate"
     pair(
         {
-            "a.socket": SOCKET + "FlushPending=1\n[Install]\nWantedBy=x\n",
+            "a.socket": SOCKET + "SmackLabel=1\n[Install]\nWantedBy=x\n",
             "a.service": service,
             "service.d/a.conf": SERVICE[:9],
         },
         problems=[
-            "note: a.socket:3: not done here, passed over from this line on: FlushPending=",
-            f"note: a.service:7: {journal}",
+            "note: a.socket:3: not done here, passed over from this line on: SmackLabel=",
             "note: a.service:2: not done here, passed over from this line on: After=, PrivateTmp=",
         ],
     )
@@ -372,13 +430,13 @@ def test_what_is_not_known_is_a_warning_with_a_guess() -> None:
         ("SocketMode=9", "SocketMode= is '9': expected an access mode in octal such as 0660"),
         ("NoDelay=", "NoDelay= is '': expected yes or no"),
         ("ListenFIFO=a", "ListenFIFO= is 'a': expected a path from /"),
-        ("ListenStream=%Z", "ListenStream= is '%Z': %Z is no specifier here; expected %% for a percent sign"),
+        ("ListenStream=%Z", "ListenStream= is '%Z': %Z is no specifier; expected %% for a percent sign"),
         ("Service=a", "Service= is 'a': expected a unit's name"),
         ("Service=a.socket", "Service= is 'a.socket': expected the name of a service such as foobar.service"),
         ("FileDescriptorName=a:b", "FileDescriptorName= is 'a:b': expected a name in ASCII without a colon"),
         ("IPTOS=high", "IPTOS= is 'high': expected low-delay, throughput, reliability, low-cost or a number up to 255"),
         ("BindToDevice=a/b", "BindToDevice= is 'a/b': expected the name of a network interface such as eth0"),
-        ("Mark=-1", "Mark= is '-1': expected a whole number such as 5 or 0x10, up to 2147483647"),
+        ("Mark=x", "Mark= is 'x': expected a whole number such as 5 or 0x10, up to 2147483647, or -1 for none"),
         ("Timestamping=ms", "Timestamping= is 'ms': expected off, us or ns"),
         ("Symlinks=/a b", "Symlinks= is '/a b': expected a path from /"),
         ("Symlinks=/a\nListenFIFO=/b", "Symlinks= with 2 sockets or FIFOs with a path; expected one"),
@@ -414,7 +472,7 @@ def test_what_does_not_go_with_accept_is_an_error(line: str, error: str) -> None
         ("Environment=A", "Environment= is 'A': 'A' is no variable; expected NAME=value"),
         ("EnvironmentFile=a", "EnvironmentFile= is 'a': expected a path from /"),
         ("WorkingDirectory=a", "WorkingDirectory= is 'a': expected a path from /"),
-        ("StandardInput=std", "StandardInput= is 'std': expected null or socket"),
+        ("StandardInput=std", "StandardInput= is 'std': expected null, socket, fd:NAME or file:PATH"),
         ("Restart=yes", "Restart= is 'yes': expected no, always, on-success, on-failure"),
         ("KillSignal=SIGTREM", "KillSignal= is 'SIGTREM': expected a signal such as SIGTERM, TERM or 15"),
         ("SuccessExitStatus=1 256", "SuccessExitStatus= is '1 256': '256' is none; expected exit statuses such as 3"),
@@ -454,8 +512,8 @@ def test_a_path_that_is_no_socket_unit_is_an_error() -> None:
         "folder.socket: is no file; expected a file with text",
         "fifo.socket: is no file; expected a file with text",
         "loop.socket: cannot be read: Too many levels of symbolic links",
-        "null.socket: is empty, which keeps it from being started; expected a unit",
-        "empty.socket: is empty, which keeps it from being started; expected a unit",
+        "null.socket: is a link to /dev/null: the unit is masked, which keeps it from being started",
+        "empty.socket: is empty: the unit is masked, which keeps it from being started",
         "a.service: is no socket unit; expected a file such as foobar.socket or foobar@instance.socket",
         "a@.socket: is no socket unit; expected a file such as foobar.socket or foobar@instance.socket",
         f"a b.socket: {no_unit}",
@@ -525,3 +583,57 @@ def test_no_descriptor_stays_open() -> None:
     write({"a.socket": SOCKET, "a.service": SERVICE})
     with no_leak():
         load(["a.socket", "b.socket"])
+
+
+@pytest.mark.parametrize(
+    ("socket", "service"),
+    [
+        ("BindIPv6Only=nonsense\nBindIPv6Only=yes\nListenStream=nonsense\nListenStream=\nListenStream=80\n", ""),
+        ("", "Type=forking\nType=simple\nUser=surely-nobody\nUser=root\n"),
+        ("", "Environment=nonsense\nEnvironment=\nTimeoutStartSec=nonsense\nTimeoutSec=5\n"),
+        ("PrivateNetwork=yes\nPrivateNetwork=no\n", "StandardInput=data\nStandardInput=null\n"),
+    ],
+)
+def test_only_the_value_that_counts_is_judged(socket: str, service: str) -> None:
+    pair({"a.socket": SOCKET + socket, "a.service": SERVICE + service})
+
+
+def test_what_counts_may_be_in_a_drop_in() -> None:
+    found = pair(
+        {
+            "a.socket": SOCKET,
+            "a.service": f"{SERVICE}Type=forking\nUser=surely-nobody\nTimeoutStopSec=7\nTimeoutSec=9\n",
+            "a.service.d/x.conf": "[Service]\nType=exec\nUser=\nTimeoutStartSec=8\n",
+        }
+    ).service
+    assert (found.type, found.user, found.timeout_start, found.timeout_stop) == ("exec", "", 8.0, 9.0)
+
+
+def test_kill_mode_none_is_advised_against() -> None:
+    text = "KillMode= is 'none': systemd advises against it; the main process is ended, as with process"
+    units = {"a.socket": SOCKET, "a.service": f"{SERVICE}KillMode=none\n"}
+    assert pair(units, problems=[f"warning: a.service:3: {text}"]).service.kill_mode == "process"
+
+
+def test_dynamic_user_alone_is_a_note() -> None:
+    text = "DynamicUser= is not done here: the service runs as the user that socket-activate runs as"
+    units = {"a.socket": SOCKET, "a.service": f"{SERVICE}DynamicUser=yes\n"}
+    pair(units, problems=[f"note: a.service:3: {text}"])
+    pair({"a.service": f"{SERVICE}DynamicUser=yes\nUser=root\n"})
+
+
+def test_sockets_that_a_service_names_are_read_too() -> None:
+    units = {
+        "a.socket": SOCKET,
+        "a.service": f"{SERVICE}Sockets=a.socket b.socket\n",
+        "b.socket": "[Socket]\nListenStream=/run/b\nService=a.service\n",
+    }
+    write(units)
+    pairs, problems = load(["a.socket"])
+    assert not problems
+    assert [each.socket.name for each in pairs] == ["a.socket", "b.socket"]
+    assert pairs[0].service is pairs[1].service
+    os.remove("b.socket")
+    assert [message(each) for each in load(["a.socket"])[1]] == [
+        "error: b.socket: there is no such file; expected the path of a socket unit"
+    ]

@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import math
 import os
+import pwd
 import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from activation_cmd.socket_activate.units import values
+from activation_cmd.socket_activate.units import listens, values
 from activation_cmd.socket_activate.units.command_lines import commands, expand
 from activation_cmd.socket_activate.units.environment import read_environment_file, variable
-from activation_cmd.socket_activate.units.specifiers import UnitName, replace_specifiers, unescape
+from activation_cmd.socket_activate.units.names import UnitName
+from activation_cmd.socket_activate.units.specifiers import Unit, own_manager, replace_specifiers, unescape
 from activation_cmd.socket_activate.units.syntax import parse, words
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,16 +44,16 @@ READERS: list[Callable[[str], object]] = [
     values.mode,
     values.signal_number,
     values.absolute_path,
-    values.message_queue,
-    values.netlink,
-    values.unix_address,
-    values.address,
+    listens.message_queue,
+    listens.netlink,
+    listens.unix_address,
+    listens.address,
     values.choice("a", "b"),
     variable,
     words,
     unescape,
     UnitName.parse,
-    lambda text: replace_specifiers(text, UnitName("a-b", "c", "service"), "a.service"),
+    lambda text: replace_specifiers(text, Unit(UnitName("a-b", "c", "service"), "a.service", "system")),
     lambda text: commands(text, str, "a.service:1"),
 ]
 
@@ -154,8 +156,8 @@ def test_a_quotation_must_be_closed(text: str) -> None:
         (values.signal_number, "TERM", signal.SIGTERM),
         (values.signal_number, "SIGRTMIN+3", signal.SIGRTMIN + 3),
         (values.signal_number, "9", signal.SIGKILL),
-        (values.address, "[::1]:80", "[::1]:80"),
-        (values.netlink, "kobject-uevent 1", "kobject-uevent 1"),
+        (listens.address, "[::1]:80", "[::1]:80"),
+        (listens.netlink, "kobject-uevent 1", "kobject-uevent 1"),
     ],
 )
 def test_values_are_read(read: Callable[[str], object], text: str, value: object) -> None:
@@ -177,10 +179,10 @@ def test_values_are_read(read: Callable[[str], object], text: str, value: object
         (values.mode, ["", "8", "10000", "rw"], "expected an access mode in octal such as 0660"),
         (values.signal_number, ["", "0", "99", "TREM", "term"], "expected a signal such as SIGTERM, TERM or 15"),
         (values.absolute_path, ["", "a", "./a"], "expected a path from /"),
-        (values.message_queue, ["", "a", "/", "/a/b"], "expected a name such as /queue"),
-        (values.netlink, ["", "Route", "route x"], "expected a netlink family and perhaps a group"),
-        (values.unix_address, ["", "80", "/" * 108], "expected a path from / or @abstract, of 107 bytes at most"),
-        (values.address, ["", "a", "65536", "::1:80", "vsock:1"], "expected a path from /, @abstract, port, v4:port"),
+        (listens.message_queue, ["", "a", "/", "/a/b"], "expected a name such as /queue"),
+        (listens.netlink, ["", "Route", "route x"], "expected a netlink family and perhaps a group"),
+        (listens.unix_address, ["", "80", "/" * 108], "expected a path from / or @abstract, of 107 bytes at most"),
+        (listens.address, ["", "a", "65536", "::1:80", "vsock:1"], "expected a path from /, @abstract, port, v4:port"),
         (values.choice("no", "always", "on-abort"), ["", "No"], "expected no, always or on-abort"),
     ],
 )
@@ -203,30 +205,58 @@ def test_values_that_are_none_raise_what_was_expected(
     ],
 )
 def test_specifiers_are_replaced(text: str, value: str) -> None:
-    assert replace_specifiers(text, UnitName("a-b", r"c-d\x2de", "service"), "units/a-b@.service") == value
+    unit = Unit(UnitName("a-b", r"c-d\x2de", "service"), "units/a-b@.service", "system")
+    assert replace_specifiers(text, unit) == value
 
 
-def test_folders_are_the_systems_for_root_and_the_users_own_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_are_the_systems_or_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
     name = UnitName("a", None, "service")
+    system, user = Unit(name, "", "system"), Unit(name, "", "user")
     for unset in ("XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "TMPDIR", "TEMP", "TMP"):
         monkeypatch.delenv(unset, raising=False)
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7/")
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert replace_specifiers("%t %S %C %L %E %T", name, "") == "/run /var/lib /var/cache /var/log /etc /tmp"
-    monkeypatch.setattr(os, "geteuid", lambda: 7)
-    assert replace_specifiers("%t %S %C", name, "") == "/run/user/7 /home/me/.local/state /home/me/.cache"
-    assert replace_specifiers("%L %E", name, "") == "/home/me/.local/state/log /home/me/.config"
+    assert replace_specifiers("%t %S %C %L %E %T", system) == "/run /var/lib /var/cache /var/log /etc /tmp"
+    assert replace_specifiers("%h", system) == pwd.getpwuid(os.geteuid()).pw_dir
+    assert replace_specifiers("%t %S %C", user) == "/run/user/7 /home/me/.local/state /home/me/.cache"
+    assert replace_specifiers("%L %E %h", user) == "/home/me/.local/state/log /home/me/.config /home/me"
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     with pytest.raises(ValueError, match="nothing that %t could stand for: XDG_RUNTIME_DIR is not set"):
-        replace_specifiers("%t", name, "")
+        replace_specifiers("%t", user)
+
+
+def test_units_are_a_systems_for_root_and_a_users_for_everybody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert own_manager() == "system"
+    monkeypatch.setattr(os, "geteuid", lambda: 7)
+    assert own_manager() == "user"
 
 
 def test_a_specifier_that_is_none_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"%Z is no specifier here; expected %% for a percent sign"):
-        replace_specifiers("a%Zb", UnitName("a", None, "service"), "a.service")
+    def replaced(text: str, prefix: str = "a") -> str:
+        return replace_specifiers(text, Unit(UnitName(prefix, None, "service"), "a.service", "system"))
+
+    with pytest.raises(ValueError, match=r"%Z is no specifier; expected %% for a percent sign"):
+        replaced("a%Zb")
     with pytest.raises(ValueError, match=r"nothing that %P could stand for: .* has a backslash"):
-        replace_specifiers("%P", UnitName(r"a\b", None, "service"), "a.service")
+        replaced("%P", r"a\b")
+    for text, prefix in (("%f", "-a"), ("%f", "a-"), ("%f", "a--b")):
+        with pytest.raises(ValueError, match="is no path"):
+            replaced(text, prefix)
+    assert replaced("%f", "a-b") == "/a/b"
+    assert replaced("%f", "-") == "/"
+
+
+# As of systemd 258.
+@pytest.mark.parametrize("letter", "aAbBCdDEfgGhHiIjJlLmMnNopPqsStTuUvVwWyY")
+def test_each_specifier_of_systemd_is_done_or_said_not_to_be(letter: str) -> None:
+    unit = Unit(UnitName("a-b", "c-d", "service"), "a.service", "system")
+    if letter == "d":
+        with pytest.raises(ValueError, match="%d is not done here"):
+            replace_specifiers("%d", unit)
+    else:
+        with suppress(ValueError):  # the machine may have no id, for one
+            assert "%" not in replace_specifiers(f"%{letter}", unit)
 
 
 @pytest.mark.parametrize(

@@ -8,21 +8,29 @@ import select
 import signal
 import socket
 import struct
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 
 from activation import exec_process
 from activation_cmd.common.stdio import reason
 from activation_cmd.socket_activate.units.environment import read_environment_files, unset
 from activation_cmd.socket_activate.units.expansion import expanded
 
+from .surroundings import StartError, make_directories, redirect
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from activation_cmd.socket_activate.units.directories import Directory
+
 # systemd.exec(5), "process exit codes": what a service exits with that could not even be started.
-CHDIR, EXEC, STDIN, GROUP, USER, RESOURCES = 200, 203, 208, 216, 217, 219
+CHDIR, EXEC, GROUP, USER, RESOURCES = 200, 203, 216, 217, 219
 
 CHOICE = struct.Struct("i")
 """At the begin of an order: 0, and from the child's choice on the number of the start, counted from 1."""
+
+
+CHOSEN = b"\0"
+"""What a child tells whose client has come, if commands come before the exec, which would tell it otherwise."""
 
 
 class Start(NamedTuple):
@@ -37,10 +45,16 @@ class Start(NamedTuple):
         environment_files: each with whether it may be missing.
         unset: names, and ``NAME=value`` with the value that it must have, to be removed at last.
         with_pid: the names of variables whose value is to be the child's number.
-        standard: descriptors for 0, 1 and 2; None leaves them as they are, -1 is /dev/null.
+        standard: what 0, 1 and 2 are to be: a descriptor, -1 for /dev/null, None for what they are; or a text as the
+            model has it, of a file or of another of the three.
         groups: to change to; None for no change.
         account: user's name, uid and gid to change to; None for no change.
         ignore_sigpipe: as IgnoreSIGPIPE= has it for services; the default action otherwise.
+        umask: to change to; None for no change.
+        directories: folders that it is to find.
+        owner: the user and the group that these belong to.
+        before: commands that have to succeed first, ExecStartPre=.
+        optional: of such a command, that it may fail.
     """
 
     program: str
@@ -52,16 +66,32 @@ class Start(NamedTuple):
     environment_files: Sequence[tuple[str, bool]] = ()
     unset: Sequence[str] = ()
     with_pid: Sequence[str] = ()
-    standard: Sequence[int | None] = (-1, None, None)
+    standard: Sequence[int | str | None] = (-1, None, None)
     directory: str | None = None
     directory_optional: bool = False
     groups: Sequence[int] | None = None
     account: tuple[str, int, int] | None = None
     ignore_sigpipe: bool = False
+    umask: int | None = None
+    directories: Sequence[Directory] = ()
+    owner: tuple[int, int] | None = None
+    before: Sequence[Start] = ()
+    optional: bool = False
+
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> Self:
+        """What was sent as a sequence of its values."""
+        start = cls(*values)
+        return start._replace(before=[cls(*each) for each in start.before])
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether nothing but its exec has to wait for the client."""
+        return not (self.environment_files or self.directories or self.before)
 
     def descriptors(self) -> set[int]:
         """All that it refers to."""
-        standard = {number for number in self.standard if number is not None and number >= 0}
+        standard = {number for number in self.standard if isinstance(number, int) and number >= 0}
         return {number for _, number in self.files} | {*self.triggers} | standard
 
     def renumbered(self, numbers: Mapping[int, int]) -> Start:
@@ -69,7 +99,7 @@ class Start(NamedTuple):
         return self._replace(
             files=[(name, numbers[number]) for name, number in self.files],
             triggers=[numbers[number] for number in self.triggers],
-            standard=[number if number is None else numbers.get(number, number) for number in self.standard],
+            standard=[numbers.get(each, each) if isinstance(each, int) else each for each in self.standard],
         )
 
 
@@ -85,12 +115,15 @@ def become(channel: socket.socket, choice: int, starts: Sequence[Start], *, at_o
     channel = _moved(channel, above)
     try:
         if at_once:
-            _execute(starts[0])
+            _start(starts[0], channel)
         first_client = _first_client(channel, fcntl.fcntl(choice, fcntl.F_DUPFD_CLOEXEC, above), starts, above)
-        if len(starts) == 1 and not starts[0].environment_files:
+        if len(starts) == 1 and starts[0].is_simple:
             _execute(starts[0], first_client)
-        _execute(first_client())
-    except _StartError as error:
+        start = first_client()
+        if start.before:
+            channel.send(CHOSEN)
+        _start(start, channel)
+    except StartError as error:
         status = error.status
         channel.send(os.fsencode(str(error)))
     except BaseException as error:
@@ -130,25 +163,57 @@ def _first_client(channel: socket.socket, choice: int, starts: Sequence[Start], 
     return first_client
 
 
-class _StartError(Exception):
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
+def _start(start: Start, channel: socket.socket) -> NoReturn:
+    """Run what has to come before a start, and become it."""
+    for command in start.before:
+        pid = os.fork()
+        if not pid:
+            _become_command(command, channel)
+        _, ended = os.waitpid(pid, 0)
+        if (status := os.waitstatus_to_exitcode(ended)) and not command.optional:
+            how = f"exited with status {status}" if status > 0 else f"was ended by signal {-status}"
+            channel.send(os.fsencode(f"ExecStartPre= failed: {command.program} {how}"))
+            _end_like(status)
+    _execute(start)
+
+
+def _become_command(start: Start, channel: socket.socket) -> NoReturn:
+    try:
+        _execute(start)
+    except StartError as error:
+        if not start.optional:
+            channel.send(os.fsencode(str(error)))
+        os._exit(error.status)
+    finally:
+        os._exit(EXEC)
+
+
+def _end_like(status: int) -> NoReturn:
+    """End as a command has ended: by an exit status, or by a signal, but without a core."""
+    if status < 0:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.kill(os.getpid(), -status)
+    os._exit(status if status > 0 else EXEC)
 
 
 def _execute(start: Start, first_client: Callable[[], object] | None = None) -> NoReturn:
     """Become what a start says; with ``first_client``, wait for that where no more than the exec is left to do."""
+    if start.umask is not None:
+        os.umask(start.umask)
+    make_directories(start.directories, start.owner)
     environment = dict(start.environment)
     try:
         environment |= read_environment_files(start.environment_files)
     except OSError as error:
-        raise _StartError(RESOURCES, f"cannot read the EnvironmentFile= {reason(error)}") from None
+        raise StartError(RESOURCES, f"cannot read the EnvironmentFile= {reason(error)}") from None
     environment = dict.fromkeys(start.with_pid, str(os.getpid())) | environment
     unset(environment, start.unset)
     arguments = start.arguments
     if start.replace_variables:
         arguments = expanded(arguments, environment | _activation_variables(start.files))
-    _redirect(start.standard)
+    redirect(start.standard)
 
     def before() -> None:
         if first_client:
@@ -166,19 +231,7 @@ def _execute(start: Start, first_client: Callable[[], object] | None = None) -> 
         exec_process(arguments, start.files, env=environment, executable=start.program, before=before)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", "") or error
-        raise _StartError(EXEC, f"cannot execute {start.program}: {why}") from None
-
-
-def _redirect(standard: Sequence[int | None]) -> None:
-    try:
-        for target, number in enumerate(standard):
-            if number is not None:
-                source = os.open(os.devnull, os.O_WRONLY if target else os.O_RDONLY) if number < 0 else number
-                os.dup2(source, target)
-                if number < 0 and source != target:
-                    os.close(source)
-    except OSError as error:
-        raise _StartError(STDIN, f"cannot redirect the standard streams: {reason(error)}") from None
+        raise StartError(EXEC, f"cannot execute {start.program}: {why}") from None
 
 
 def _activation_variables(files: Sequence[tuple[str, int]]) -> dict[str, str]:
@@ -194,18 +247,18 @@ def _set_groups(groups: Sequence[int]) -> None:
     try:
         os.setgroups(groups)
     except OSError as error:
-        raise _StartError(GROUP, f"cannot change to the groups {groups}: {reason(error)}") from None
+        raise StartError(GROUP, f"cannot change to the groups {groups}: {reason(error)}") from None
 
 
 def _switch(name: str, uid: int, gid: int) -> None:
     try:
         os.setgid(gid)
     except OSError as error:
-        raise _StartError(GROUP, f"cannot change to the group of {name}: {reason(error)}") from None
+        raise StartError(GROUP, f"cannot change to the group of {name}: {reason(error)}") from None
     try:
         os.setuid(uid)
     except OSError as error:
-        raise _StartError(USER, f"cannot change to the user {name}: {reason(error)}") from None
+        raise StartError(USER, f"cannot change to the user {name}: {reason(error)}") from None
 
 
 def _change_to(directory: str, *, optional: bool) -> None:
@@ -213,4 +266,4 @@ def _change_to(directory: str, *, optional: bool) -> None:
         os.chdir(directory)
     except OSError as error:
         if not optional:
-            raise _StartError(CHDIR, f"cannot change to WorkingDirectory={directory}: {reason(error)}") from None
+            raise StartError(CHDIR, f"cannot change to WorkingDirectory={directory}: {reason(error)}") from None

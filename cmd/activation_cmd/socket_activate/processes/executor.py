@@ -209,7 +209,7 @@ class _Process:
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             at_once, starts = marshal.loads(os.pread(order, os.fstat(order).st_size, CHOICE.size))  # noqa: S302
             numbers = dict(enumerate(descriptors))
-            renumbered = [Start(*start).renumbered(numbers) for start in starts]
+            renumbered = [Start.of(start).renumbered(numbers) for start in starts]
             become(socket.socket(fileno=channel), order, renumbered, at_once=at_once)
         finally:
             os._exit(1)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from .execute import CHOICE
+from .execute import CHOICE, CHOSEN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,21 +48,39 @@ class Child(Ending):
     start: Start | None
     failure: str = ""
 
+    async def chosen(self) -> None:
+        """Wait until a client has come, or what is in the way of that; as :meth:`settled`, but for ExecStartPre=."""
+        await self._follow(until_chosen=True)
+
     async def settled(self) -> None:
         """Wait for the exec, or for what came in between: then there is a failure, or still no start."""
+        await self._follow(until_chosen=False)
+
+    async def _follow(self, *, until_chosen: bool) -> None:
         if self._channel.fileno() < 0:
             return
+        message = b""
         try:
             # The exec closes it, and so does the child's end.
-            self.failure = (await self._channel.recv(1 << 16)).decode("utf-8", "surrogateescape")
+            message = await self._channel.recv(1 << 16)
+            if message == CHOSEN:
+                self._read_choice()
+                if until_chosen:
+                    return
+                message = await self._channel.recv(1 << 16)
         except ConnectionResetError:
             pass
         finally:
-            # Not told by a message: that would wake this process when the machine has better to do.
-            if choice := CHOICE.unpack(os.pread(self._order, CHOICE.size, 0))[0]:
-                self.start = self._starts[choice - 1]
-            self._channel.close()
-            os.close(self._order)
+            if message != CHOSEN:
+                self.failure = message.decode("utf-8", "surrogateescape")
+                self._read_choice()
+                self._channel.close()
+                os.close(self._order)
+
+    def _read_choice(self) -> None:
+        # Not told by a message: that would wake this process when the machine has better to do.
+        if choice := CHOICE.unpack(os.pread(self._order, CHOICE.size, 0))[0]:
+            self.start = self._starts[choice - 1]
 
     def dismiss(self) -> None:
         """Let a child that waits end, unless a client came first."""

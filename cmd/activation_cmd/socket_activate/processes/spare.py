@@ -21,16 +21,17 @@ _PAUSE = 1.0
 
 @attrs.define(eq=False)
 class Spare:
-    """Keeps a child waiting, and tells each service of the one that has become it."""
+    """Keeps a child waiting, and gives each service the one that has become it."""
 
     reaper: Reaper
     _waiting: dict[int, tuple[Start, trio.MemorySendChannel[Child | None]]] = attrs.field(factory=dict, init=False)
+    _leaving: set[int] = attrs.field(factory=set, init=False)
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
     _patience: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _closed: bool = attrs.field(default=False, init=False)
 
     async def client_comes(self, start: Start) -> Child | None:
-        """Wait for a client; return the child that serves it. None when there is no more waiting."""
+        """Wait for a client; return the child that serves it, or None if nobody waits any more."""
         if self._closed:
             return None
         send, receive = trio.open_memory_channel[Child | None](1)
@@ -38,8 +39,14 @@ class Spare:
         self._changed.set()
         return await receive.receive()
 
+    def withdraw(self, start: Start) -> None:
+        """Let :meth:`client_comes` return None for this start, unless a client has come already."""
+        if id(start) in self._waiting:
+            self._leaving.add(id(start))
+            self._changed.set()
+
     def close(self) -> None:
-        """No more clients start anything. Who has come already is told before :meth:`run` ends."""
+        """Have no more clients start anything. Those that have come already are served before :meth:`run` ends."""
         self._closed = True
         self._changed.set()
         self._patience.cancel()
@@ -48,6 +55,9 @@ class Spare:
         """Keep a child waiting until closed."""
         while not self._closed:
             self._changed = trio.Event()
+            for key in self._leaving & self._waiting.keys():
+                self._waiting.pop(key)[1].send_nowait(None)
+            self._leaving.clear()
             if not self._waiting:
                 await self._changed.wait()
                 continue
@@ -56,7 +66,7 @@ class Spare:
                 child = await self.reaper.fork_patiently([start for start, _ in self._waiting.values()], at_once=False)
             if child is None:
                 break
-            await self._settled(child)
+            await self._chosen(child)
             if child.start:
                 _, send = self._waiting.pop(id(child.start))
                 send.send_nowait(child)
@@ -72,7 +82,7 @@ class Spare:
             send.send_nowait(None)
         self._waiting.clear()
 
-    async def _settled(self, child: Child) -> None:
+    async def _chosen(self, child: Child) -> None:
         async with trio.open_nursery() as nursery:
 
             async def dismiss_when_changed() -> None:
@@ -80,5 +90,5 @@ class Spare:
                 child.dismiss()
 
             nursery.start_soon(dismiss_when_changed)
-            await child.settled()
+            await child.chosen()
             nursery.cancel_scope.cancel()

@@ -155,6 +155,7 @@ class Accepting:
             finally:
                 self._services.remove(service)
                 self._sources -= Counter([source])  # those without any are forgotten
+                service.remove_runtime_directories(again=False)
                 service.close()
 
         nursery.start_soon(live)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from activation_cmd.socket_activate.sockets.flushing import flush
 from activation_cmd.socket_activate.units.results import outcome, restarts
 
 from .limits import RateLimit
@@ -16,6 +17,7 @@ from .service import reloads
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from activation_cmd.socket_activate.processes.execute import Start
     from activation_cmd.socket_activate.processes.launch import Child
     from activation_cmd.socket_activate.processes.spare import Spare
     from activation_cmd.socket_activate.sockets.making import MadeSockets
@@ -36,6 +38,9 @@ class OnDemand:
     Attributes:
         patient: the command of a command line: nothing says how it should restart, so one that fails is started
             more and more slowly, and only starts that leave a client waiting count as too many.
+        flushed: the descriptors whose clients do not outlast the service, FlushPending=.
+        rivals: by descriptor, the other services that it is passed to, Sockets=. While one of them runs, clients of
+            that descriptor start nothing: they may be its own.
         failed: it was given up, and its sockets are closed.
     """
 
@@ -45,6 +50,8 @@ class OnDemand:
     triggers: Sequence[int]
     spare: Spare
     patient: bool
+    flushed: Sequence[int] = ()
+    rivals: dict[int, list[OnDemand]] = attrs.field(factory=dict, init=False)
     failed: bool = attrs.field(default=False, init=False)
     _delay: float = attrs.field(default=0.0, init=False)
     _began: float = attrs.field(default=0.0, init=False)
@@ -54,6 +61,8 @@ class OnDemand:
     _killing: bool = attrs.field(default=False, init=False)
     _again: bool = attrs.field(default=False, init=False)
     _pause: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    _change: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _offered: Start | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         unit = self.service.unit
@@ -71,7 +80,10 @@ class OnDemand:
                 self._started.count()
                 self._began = trio.current_time()
                 self._catch_up(self.service.begin(child))
+                self._tell_rivals()
                 end = await self.service.live()
+                self._tell_rivals()
+                flush(self.flushed)
                 now = await self._rest(child, end)
             nursery.cancel_scope.cancel()
 
@@ -131,11 +143,36 @@ class OnDemand:
             self._give_up(f"clients started it {limit}")
         if self.failed or self._stopping:
             return None
-        child = await self.spare.client_comes(self.service.start(self.triggers))
+        child = await self._client_comes()
         if child:
             self._triggered.count()
             self.service.say(f"a client came; started {self.service.unit.exec_start.program}, pid {child.pid}")
         return child
+
+    async def _client_comes(self) -> Child | None:
+        """Wait for a client of a descriptor that no other service has now."""
+        while True:
+            self._change = trio.Event()
+            if free := [number for number in self.triggers if not self._is_taken(number)]:
+                self._offered = self.service.start(free)
+                child = await self.spare.client_comes(self._offered)
+                self._offered = None
+                if child or not self._change.is_set():
+                    return child
+            else:
+                with trio.CancelScope() as self._pause:
+                    await self._change.wait()
+                if self._stopping:
+                    return None
+
+    def _is_taken(self, number: int) -> bool:
+        return any(rival.service.life for rival in self.rivals.get(number, ()))
+
+    def _tell_rivals(self) -> None:
+        for rival in {id(rival): rival for rivals in self.rivals.values() for rival in rivals}.values():
+            rival._change.set()  # noqa: SLF001
+            if rival._offered:  # noqa: SLF001
+                self.spare.withdraw(rival._offered)  # noqa: SLF001
 
     async def _readable(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -150,11 +187,17 @@ class OnDemand:
     def _give_up(self, why: str) -> None:
         self.service.say(f"{why}; given up, and its sockets are closed")
         self.failed = True
+        for rivals in self.rivals.values():
+            for rival in rivals:
+                rival.service.files = [each for each in rival.service.files if each[1] not in self.triggers]
         self.sockets.close()
 
     async def _rest(self, child: Child, end: End) -> bool:
         """What lies between an end and the next start; return whether that is to be at once."""
         assert child.status is not None
+        self.service.remove_runtime_directories(
+            again=not self._stopping and (self._again or restarts(self.service.unit, end))
+        )
         ended = f"pid {child.pid} {outcome(child.status)}"
         if end.result not in ("success", "exit-code", "signal"):
             ended += f" ({end.result})"
@@ -163,6 +206,7 @@ class OnDemand:
             return False
         unit, pause = self.service.unit, 0.0
         now = self._again or restarts(unit, end)
+        self.service.release_store(again=now)
         if self._again:
             then = "it is started again"
         elif now:
@@ -173,13 +217,13 @@ class OnDemand:
             now, pause = True, self._next_delay()
             then = f"what it stored is kept, and it is started again in {pause:g} s"
         else:
-            then = "the next client starts it again"
-            self.service.store.clear()
+            waits = self._client_waits()
+            then = "a client that waits starts it again" if waits else "the next client starts it again"
             if self.patient:
                 failed = end.result != "success"
                 pause = self._delay = self._next_delay() if failed else 0.0
                 then += f", in {pause:g} s at the earliest" if pause else ""
-                if not self._client_waits():
+                if not waits:
                     self._triggered.reset()
         self._again = False
         self.service.say(f"{ended}; {then}")

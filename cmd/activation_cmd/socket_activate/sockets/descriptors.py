@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from activation_cmd.common import message_queue
 from activation_cmd.common.addresses import find, parse
 from activation_cmd.common.stdio import reason, say
+from activation_cmd.socket_activate.units.listens import netlink_address
 from activation_cmd.socket_activate.units.values import INT_MAX
 
 from .options import AF_NETLINK, set_before_binding, set_options
@@ -29,26 +30,8 @@ TYPES: Mapping[str, socket.SocketKind] = {
     "seqpacket": socket.SOCK_SEQPACKET,
 }
 
-# netlink(7), by the names that systemd has for them.
-NETLINK_FAMILIES = {
-    "route": 0,
-    "firewall": 3,
-    "inet-diag": 4,
-    "nflog": 5,
-    "xfrm": 6,
-    "selinux": 7,
-    "iscsi": 8,
-    "audit": 9,
-    "fib-lookup": 10,
-    "connector": 11,
-    "netfilter": 12,
-    "ip6-fw": 13,
-    "dnrtmsg": 14,
-    "kobject-uevent": 15,
-    "generic": 16,
-    "scsitransport": 18,
-    "ecryptfs": 19,
-}
+# What SocketProtocol= names; Python has not all of them.
+_PROTOCOLS: Mapping[str, int] = {"": 0, "sctp": 132, "udplite": 136, "mptcp": 262}
 
 
 def _open_socket(unit: SocketUnit, listen: Listen, nodes: Nodes) -> int:
@@ -56,11 +39,10 @@ def _open_socket(unit: SocketUnit, listen: Listen, nodes: Nodes) -> int:
     try:
         family, where = find(parse(text), kind, socket.AI_NUMERICHOST)
     except socket.gaierror:
-        message = f"{text!r} has no number for its host, or no such interface; expected v4:port or [v6]:port"
-        raise ValueError(message) from None
+        raise ValueError(f"{text!r} has no number for its host; expected v4:port or [v6]:port") from None
     if kind == socket.SOCK_SEQPACKET and family != socket.AF_UNIX:
         raise ValueError(f"{text!r} has no sequential packets; expected a path or @abstract")
-    with socket.socket(family, kind) as sock:
+    with socket.socket(family, kind, _PROTOCOLS[unit.protocol]) as sock:
         set_before_binding(sock, unit)
         set_options(sock, unit)
         if family == socket.AF_UNIX and where[0] != "\0":
@@ -74,22 +56,12 @@ def _open_socket(unit: SocketUnit, listen: Listen, nodes: Nodes) -> int:
 
 
 def _open_netlink(unit: SocketUnit, listen: Listen, _nodes: Nodes) -> int:
-    family, _, group = listen.text.partition(" ")
-    protocol = NETLINK_FAMILIES.get(family, _number(family, 1 << 16))
-    groups = _number(group.strip() or "0", 1 << 32)
-    if protocol is None or groups is None:
-        expected = f"a family ({', '.join(NETLINK_FAMILIES)} or a number) and a number for its multicast groups"
-        raise ValueError(f"{listen.text!r} is no netlink address; expected {expected}")
+    protocol, groups = netlink_address(listen.text)
     with socket.socket(AF_NETLINK, socket.SOCK_RAW, protocol) as sock:
         set_before_binding(sock, unit)
         set_options(sock, unit)
         sock.bind((0, groups))
         return sock.detach()
-
-
-def _number(text: str, end: int) -> int | None:
-    number = int(text) if text.isascii() and text.isdecimal() and len(text) <= 10 else end
-    return number if number < end else None
 
 
 def _open_fifo(unit: SocketUnit, listen: Listen, nodes: Nodes) -> int:
@@ -134,13 +106,8 @@ def _check_pollable(descriptor: int) -> None:
 
 
 def _open_queue(unit: SocketUnit, listen: Listen, nodes: Nodes) -> int:
-    name, maximum, size = listen.text, unit.message_queue_max_messages, unit.message_queue_message_size
-    if (maximum is None) != (size is None):
-        raise ValueError("MessageQueueMaxMessages= and MessageQueueMessageSize= go together; expected both or neither")
-    if name[:1] != "/" or "/" in name[1:] or len(name) < 2:
-        raise ValueError(f"{name!r} is no message queue's name; expected a slash and no other: /name")
-    nodes.make_queue(name, maximum, size)
-    return message_queue.open(name, os.O_RDONLY)
+    nodes.make_queue(listen.text, unit.message_queue_max_messages, unit.message_queue_message_size)
+    return message_queue.open(listen.text, os.O_RDONLY)
 
 
 OPENERS: Mapping[Kind, Callable[[SocketUnit, Listen, Nodes], int]] = {

@@ -50,12 +50,18 @@ def _is_id(text: str) -> bool:
 
 @attrs.frozen
 class Account:
-    """Whom a program runs as; groups are None where they stay what they are."""
+    """Whom a program runs as.
+
+    Attributes:
+        groups: the groups of the user; None where they stay what they are.
+        more: those of SupplementaryGroups=.
+    """
 
     name: str
     uid: int
     gid: int
     groups: Sequence[int] | None
+    more: Sequence[int]
 
 
 def account(unit: ServiceUnit) -> Account | None:
@@ -64,7 +70,7 @@ def account(unit: ServiceUnit) -> Account | None:
     Raises:
         ValueError: there is no such user, or group.
     """
-    if not unit.user and not unit.group:
+    if not unit.user and not unit.group and not unit.supplementary_groups:
         return None
     try:
         user = find_user(unit.user or str(os.getuid()))
@@ -74,9 +80,10 @@ def account(unit: ServiceUnit) -> Account | None:
         group = find_group(unit.group).gr_gid if unit.group else user.pw_gid
     except ValueError as error:
         raise ValueError(f"{unit.name}: Group={unit.group}: {error}") from None
-    # systemd sets them only for a User= whose group is not root's.
+    # systemd sets the user's own groups only for a User= whose group is not root's.
     groups = os.getgrouplist(user.pw_name, group) if unit.user and group else None
-    return Account(user.pw_name, user.pw_uid, group, groups)
+    more = [find_group(name).gr_gid for name in unit.supplementary_groups]
+    return Account(user.pw_name, user.pw_uid, group, groups, more)
 
 
 def home(unit: ServiceUnit, account: Account | None) -> str:

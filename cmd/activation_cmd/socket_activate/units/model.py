@@ -10,12 +10,15 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from .names import UnitName
+
 Kind = Literal["stream", "datagram", "seqpacket", "fifo", "special", "netlink", "mqueue"]
 Type = Literal["simple", "exec", "notify", "notify-reload"]
 Restart = Literal["no", "always", "on-success", "on-failure", "on-abnormal", "on-abort", "on-watchdog"]
 FailureMode = Literal["terminate", "abort", "kill"]
 Access = Literal["none", "main", "exec", "all"]
 KillMode = Literal["control-group", "mixed", "process"]
+Preserve = Literal["no", "restart", "yes"]
 
 ACCEPTED = "connection"
 """The name of what Accept=yes passes, unless FileDescriptorName= says another."""
@@ -60,6 +63,8 @@ class SocketUnit:
     pass_credentials: bool = False
     pass_security: bool = False
     pass_packet_info: bool = False
+    protocol: Literal["", "udplite", "sctp", "mptcp"] = ""
+    flush_pending: bool = False
     timestamping: Literal["off", "us", "ns"] = "off"
     priority: int | None = None
     mark: int | None = None
@@ -134,9 +139,27 @@ class ServiceUnit:
     working_directory_optional: bool = False
     user: str = ""
     group: str = ""
-    standard_input: Literal["null", "socket", "inherit"] = "null"
-    standard_output: Literal["inherit", "null", "socket"] = "inherit"
-    standard_error: Literal["inherit", "null", "socket"] = "inherit"
+    supplementary_groups: Sequence[str] = ()
+    umask: int | None = None
+    """None for the manager's: of a system 0022, of a user what socket-activate has."""
+    standard_input: str = "null"
+    """As :mod:`.streams` has it; so are the next two."""
+    standard_output: str = "inherit"
+    standard_error: str = "inherit"
+    sockets: Sequence[UnitName] = ()
+    """Socket units whose descriptors it is passed although they start another service."""
+    runtime_directory: Sequence[str] = ()
+    """Relative paths, with colons before the symlinks to them; so are the next four."""
+    state_directory: Sequence[str] = ()
+    cache_directory: Sequence[str] = ()
+    logs_directory: Sequence[str] = ()
+    configuration_directory: Sequence[str] = ()
+    runtime_directory_mode: int = 0o755
+    state_directory_mode: int = 0o755
+    cache_directory_mode: int = 0o755
+    logs_directory_mode: int = 0o755
+    configuration_directory_mode: int = 0o755
+    runtime_directory_preserve: Preserve = "no"
     restart: Restart = "no"
     restart_sec: float | None = 0.1
     start_limit_interval: float | None = 10.0
@@ -158,6 +181,7 @@ class ServiceUnit:
     kill_mode: KillMode = "control-group"
     notify_access: Access = "none"
     store_maximum: int = 0
+    store_preserve: Preserve = "restart"
     non_blocking: bool = False
 
 

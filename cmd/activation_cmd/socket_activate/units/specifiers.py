@@ -1,4 +1,4 @@
-"""The names of units, and what ``%n`` and the like stand for: "Specifiers" in systemd.unit(5)."""
+"""What ``%n`` and the like stand for: "Specifiers" in systemd.unit(5)."""
 
 from __future__ import annotations
 
@@ -7,75 +7,53 @@ import os
 import pwd
 import re
 import socket
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Literal
 
 import attrs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_NAME = re.compile(r"(?P<prefix>[A-Za-z0-9:_.\\-]+)(?:@(?P<instance>[A-Za-z0-9:_.\\@-]*))?\.(?P<type>[a-z]+)")
-_LONGEST_NAME: Final = 255
+    from .names import UnitName
+
+Manager = Literal["system", "user"]
+
+
+def own_manager() -> Manager:
+    """Which manager's place this process takes by default: the system's for root, a user's for everybody else."""
+    return "system" if os.geteuid() == 0 else "user"
 
 
 @attrs.frozen
-class UnitName:
-    """The name of a unit, ``prefix@instance.type``.
+class Unit:
+    """What the specifiers of a unit depend on.
 
     Attributes:
-        instance: None without an @; "" for a template.
-        type: ``service`` or ``socket``.
+        name: the unit's.
+        file: its unit file, also where a drop-in has the specifier.
+        manager: whose units these are, which decides where the folders are.
     """
 
-    prefix: str
-    instance: str | None
-    type: str
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Take a name apart.
-
-        Raises:
-            ValueError: it cannot be one.
-        """
-        match = _NAME.fullmatch(text)
-        if not match or len(text) > _LONGEST_NAME:
-            raise ValueError(
-                rf"expected a unit's name: letters, digits and :-_.\ with one @ at most before an instance, "
-                f"and a type such as .service; {_LONGEST_NAME} characters at most"
-            )
-        return cls(match["prefix"], match["instance"], match["type"])
-
-    @property
-    def stem(self) -> str:
-        """All but the type."""
-        return self.prefix if self.instance is None else f"{self.prefix}@{self.instance}"
-
-    @property
-    def template(self) -> Self:
-        return attrs.evolve(self, instance="")
-
-    def __str__(self) -> str:
-        return f"{self.stem}.{self.type}"
+    name: UnitName
+    file: str
+    manager: Manager
 
 
-def replace_specifiers(text: str, name: UnitName, file: str) -> str:
+def replace_specifiers(text: str, unit: Unit) -> str:
     """Replace all specifiers.
 
-    Args:
-        name: the unit that it is for.
-        file: the unit file, not a drop-in.
-
     Raises:
-        ValueError: one is not known, or there is nothing that it could stand for.
+        ValueError: one is not known or not done here, or there is nothing that it could stand for.
     """
 
     def replaced(match: re.Match[str]) -> str:
         letter = match[1]
+        if letter in _NOT_DONE:
+            raise ValueError(f"%{letter} is not done here: it is {_NOT_DONE[letter]}")
         if letter not in _SPECIFIERS:
-            raise ValueError(f"%{letter} is no specifier here; expected %% for a percent sign")
+            raise ValueError(f"%{letter} is no specifier; expected %% for a percent sign")
         try:
-            return _SPECIFIERS[letter](name, file)
+            return _SPECIFIERS[letter](unit)
         except (OSError, KeyError, ValueError) as error:
             raise ValueError(f"there is nothing that %{letter} could stand for: {error}") from None
 
@@ -83,7 +61,7 @@ def replace_specifiers(text: str, name: UnitName, file: str) -> str:
 
 
 def unescape(text: str) -> str:
-    r"""Undo systemd-escape(1): ``-`` is a slash, ``\x2d`` what its number says.
+    r"""Undo systemd-escape(1): ``-`` stands for a slash, ``\x2d`` for the character of that number.
 
     Raises:
         ValueError: a backslash begins something else.
@@ -97,7 +75,7 @@ def unescape(text: str) -> str:
 def _path(name: UnitName) -> str:
     text = unescape(name.instance or name.prefix)
     path = "/" if text == "/" else f"/{text}"
-    if os.path.normpath(path) != path or ".." in path.split("/"):
+    if path.startswith("//") or os.path.normpath(path) != path or ".." in path.split("/"):
         raise ValueError(f"{text!r} is no path; expected one as systemd-escape --path makes it")
     return path
 
@@ -111,15 +89,32 @@ def _variable(*names: str, default: str | None = None) -> str:
     return default
 
 
-def _folder(system: str, variable: str, default: str | None, below: str = "") -> str:
-    """One of systemd's folders: root's is the system's, everybody else's the user's own."""
-    if os.geteuid() == 0:
+# The folders of a system, and where a user has them: the variable, its default below the home, and what follows it.
+_FOLDERS: Final = {
+    "runtime": ("/run", "XDG_RUNTIME_DIR", None, ""),
+    "state": ("/var/lib", "XDG_STATE_HOME", ".local/state", ""),
+    "cache": ("/var/cache", "XDG_CACHE_HOME", ".cache", ""),
+    "logs": ("/var/log", "XDG_STATE_HOME", ".local/state", "/log"),
+    "configuration": ("/etc", "XDG_CONFIG_HOME", ".config", ""),
+    "data": ("/usr/share", "XDG_DATA_HOME", ".local/share", ""),
+}
+
+
+def folder(kind: str, manager: Manager) -> str:
+    """The folder in which services have theirs, of one of the kinds in ``_FOLDERS``.
+
+    Raises:
+        ValueError: a user's runtime folder is asked for, and XDG_RUNTIME_DIR is not set.
+    """
+    system, variable, default, below = _FOLDERS[kind]
+    if manager == "system":
         return system
     return _variable(variable, default=default and f"{_home()}/{default}") + below
 
 
-def _home() -> str:
-    return _variable("HOME", default=_user().pw_dir)
+def _home(manager: Manager = "user") -> str:
+    # The manager of the system has no HOME of its own, whatever that of the terminal is.
+    return _user().pw_dir if manager == "system" else _variable("HOME", default=_user().pw_dir)
 
 
 def _user() -> pwd.struct_passwd:
@@ -137,6 +132,15 @@ def _first_line(path: str) -> str:
         return file.readline().strip()
 
 
+def _pretty_hostname() -> str:
+    try:
+        with open("/etc/machine-info", encoding="utf-8", errors="surrogateescape") as file:
+            found = re.findall(r"^PRETTY_HOSTNAME=(.*)$", file.read(), re.MULTILINE)
+    except OSError:
+        found = []
+    return (found[-1].strip().strip("\"'") if found else "") or socket.gethostname()
+
+
 @functools.cache
 def _os_release() -> dict[str, str]:
     import platform
@@ -150,47 +154,54 @@ def _architecture() -> str:
     return "x86" if re.fullmatch("i[3-6]86", machine) else names.get(machine, re.sub("^armv.*", "arm", machine))
 
 
-_SPECIFIERS: Final[dict[str, Callable[[UnitName, str], str]]] = {
-    "%": lambda _, __: "%",
+_NOT_DONE: Final = {
+    "d": "the folder of LoadCredential=",
+    "c": "a control group",
+    "r": "a control group",
+    "R": "a control group",
+}
+_SPECIFIERS: Final[dict[str, Callable[[Unit], str]]] = {
+    "%": lambda _: "%",
     # the unit
-    "n": lambda name, _: str(name),
-    "N": lambda name, _: name.stem,
-    "p": lambda name, _: name.prefix,
-    "P": lambda name, _: unescape(name.prefix),
-    "i": lambda name, _: name.instance or "",
-    "I": lambda name, _: unescape(name.instance or ""),
-    "j": lambda name, _: name.prefix.rpartition("-")[2],
-    "J": lambda name, _: unescape(name.prefix.rpartition("-")[2]),
-    "f": lambda name, _: _path(name),
-    "y": lambda _, file: os.path.realpath(file),
-    "Y": lambda _, file: os.path.dirname(os.path.realpath(file)),
+    "n": lambda unit: str(unit.name),
+    "N": lambda unit: unit.name.stem,
+    "p": lambda unit: unit.name.prefix,
+    "P": lambda unit: unescape(unit.name.prefix),
+    "i": lambda unit: unit.name.instance or "",
+    "I": lambda unit: unescape(unit.name.instance or ""),
+    "j": lambda unit: unit.name.prefix.rpartition("-")[2],
+    "J": lambda unit: unescape(unit.name.prefix.rpartition("-")[2]),
+    "f": lambda unit: _path(unit.name),
+    "y": lambda unit: os.path.realpath(unit.file),
+    "Y": lambda unit: os.path.dirname(os.path.realpath(unit.file)),
     # folders
-    "t": lambda _, __: _folder("/run", "XDG_RUNTIME_DIR", None),
-    "S": lambda _, __: _folder("/var/lib", "XDG_STATE_HOME", ".local/state"),
-    "C": lambda _, __: _folder("/var/cache", "XDG_CACHE_HOME", ".cache"),
-    "L": lambda _, __: _folder("/var/log", "XDG_STATE_HOME", ".local/state", "/log"),
-    "E": lambda _, __: _folder("/etc", "XDG_CONFIG_HOME", ".config"),
-    "D": lambda _, __: _folder("/usr/share", "XDG_DATA_HOME", ".local/share"),
-    "T": lambda _, __: _variable("TMPDIR", "TEMP", "TMP", default="/tmp"),  # noqa: S108  # systemd's default
-    "V": lambda _, __: _variable("TMPDIR", "TEMP", "TMP", default="/var/tmp"),  # noqa: S108
+    "t": lambda unit: folder("runtime", unit.manager),
+    "S": lambda unit: folder("state", unit.manager),
+    "C": lambda unit: folder("cache", unit.manager),
+    "L": lambda unit: folder("logs", unit.manager),
+    "E": lambda unit: folder("configuration", unit.manager),
+    "D": lambda unit: folder("data", unit.manager),
+    "T": lambda _: _variable("TMPDIR", "TEMP", "TMP", default="/tmp"),  # noqa: S108  # systemd's default
+    "V": lambda _: _variable("TMPDIR", "TEMP", "TMP", default="/var/tmp"),  # noqa: S108
     # who runs this
-    "u": lambda _, __: _user().pw_name,
-    "U": lambda _, __: str(os.geteuid()),
-    "g": lambda _, __: _group(),
-    "G": lambda _, __: str(os.getegid()),
-    "h": lambda _, __: _home(),
-    "s": lambda _, __: _user().pw_shell,
+    "u": lambda _: _user().pw_name,
+    "U": lambda _: str(os.geteuid()),
+    "g": lambda _: _group(),
+    "G": lambda _: str(os.getegid()),
+    "h": lambda unit: _home(unit.manager),
+    "s": lambda _: _user().pw_shell,
     # the machine
-    "H": lambda _, __: socket.gethostname(),
-    "l": lambda _, __: socket.gethostname().partition(".")[0],
-    "m": lambda _, __: _first_line("/etc/machine-id"),
-    "b": lambda _, __: _first_line("/proc/sys/kernel/random/boot_id").replace("-", ""),
-    "v": lambda _, __: os.uname().release,
-    "a": lambda _, __: _architecture(),
-    "o": lambda _, __: _os_release().get("ID", ""),
-    "w": lambda _, __: _os_release().get("VERSION_ID", ""),
-    "B": lambda _, __: _os_release().get("BUILD_ID", ""),
-    "W": lambda _, __: _os_release().get("VARIANT_ID", ""),
-    "M": lambda _, __: _os_release().get("IMAGE_ID", ""),
-    "A": lambda _, __: _os_release().get("IMAGE_VERSION", ""),
+    "H": lambda _: socket.gethostname(),
+    "q": lambda _: _pretty_hostname(),
+    "l": lambda _: socket.gethostname().partition(".")[0],
+    "m": lambda _: _first_line("/etc/machine-id"),
+    "b": lambda _: _first_line("/proc/sys/kernel/random/boot_id").replace("-", ""),
+    "v": lambda _: os.uname().release,
+    "a": lambda _: _architecture(),
+    "o": lambda _: _os_release().get("ID", ""),
+    "w": lambda _: _os_release().get("VERSION_ID", ""),
+    "B": lambda _: _os_release().get("BUILD_ID", ""),
+    "W": lambda _: _os_release().get("VARIANT_ID", ""),
+    "M": lambda _: _os_release().get("IMAGE_ID", ""),
+    "A": lambda _: _os_release().get("IMAGE_VERSION", ""),
 }

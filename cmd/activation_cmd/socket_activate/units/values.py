@@ -1,11 +1,10 @@
-"""The values of settings: booleans, time spans (systemd.time(7)), sizes, modes, signals, addresses.
+"""The values of settings: booleans, time spans (systemd.time(7)), sizes, numbers, modes, signals.
 
 Each function returns the value, or raises a ValueError that tells what was expected.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import re
 import signal
@@ -15,7 +14,7 @@ from .accounts import find_group, find_user
 from .expansion import WHITESPACE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _BOOLEANS: Final = dict.fromkeys(("1", "yes", "y", "true", "t", "on"), True) | dict.fromkeys(
     ("0", "no", "n", "false", "f", "off"), False
@@ -36,10 +35,14 @@ _SPAN = re.compile(
     r"[ \t\n\r]*(?P<number>\+?[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
     rf"(?:[ \t\n\r]*(?P<unit>{'|'.join(sorted(_UNITS, key=len, reverse=True))})|[ \t\n\r]+|$)"
 )
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)[ \t]*([BKMGTPE]?)")
+_SIZE = re.compile(r"[ \t\n\r]*\+?(?P<whole>[0-9]+)(?:\.(?P<fraction>[0-9]*))?[ \t\n\r]*(?P<unit>[EPTGMKB]?)")
+_SIZE_UNITS: Final = ("E", "P", "T", "G", "M", "K", "B", "")
+_NUMBER = re.compile(
+    r"(?P<sign>[+-]?)(?:0[xX](?P<base16>[0-9a-fA-F]{1,16})|0[bB](?P<base2>[01]{1,64})"
+    r"|0(?:[oO](?=[0-7]))?(?P<base8>[0-7]{0,22})|(?P<base10>[1-9][0-9]{0,19}))"
+)
 INT_MAX: Final = (1 << 31) - 1
 _LONGEST: Final = 2**64 - 1
-_LONGEST_PATH: Final = 107
 
 
 def boolean(text: str) -> bool:
@@ -80,13 +83,19 @@ def time_span(text: str) -> float:
 
 
 def size(text: str) -> int:
-    """Bytes."""
-    match = _SIZE.fullmatch(text)
-    if not match or len(match[1]) > 30:
-        raise ValueError("expected a size in bytes such as 4096, 64K or 1M")
-    whole, _, fraction = match[1].partition(".")
-    factor = 1024 ** "BKMGTPE".index(match[2] or "B")
-    found: int = int(whole) * factor + int(fraction or 0) * factor // 10 ** len(fraction)
+    """Bytes; several parts are added up, the larger units first."""
+    found, position = 0, 0
+    units: Sequence[str] = _SIZE_UNITS
+    while position < len(text) or not text:
+        match = _SIZE.match(text, position)
+        if not match or match["unit"] not in units or len(match[0]) > 40:
+            raise ValueError(
+                "expected a size in bytes such as 4096, 64K or 1M; of several parts, the larger ones first"
+            )
+        factor = 1024 ** "BKMGTPE".index(match["unit"] or "B")
+        fraction = match["fraction"] or ""
+        found += int(match["whole"]) * factor + int(fraction or 0) * factor // 10 ** len(fraction)
+        position, units = match.end(), units[units.index(match["unit"]) + 1 :]
     if found > _LONGEST:
         raise ValueError("expected less than 16E")
     return found
@@ -98,29 +107,52 @@ def number(text: str) -> int:
 
 
 def c_number(text: str, most: int) -> int:
-    """A number up to ``most`` as in C: decimal, hexadecimal after 0x, octal after 0."""
-    for form, base in ((r"0[xX]([0-9a-fA-F]{1,16})", 16), ("0([0-7]{1,16})", 8), ("(0|[1-9][0-9]{0,15})", 10)):
-        if (match := re.fullmatch(form, text)) and (found := int(match[1], base)) <= most:
+    """A number up to ``most`` as in C: decimal, hexadecimal after 0x, octal after 0 or 0o, binary after 0b."""
+    match = _NUMBER.fullmatch(text.lstrip(WHITESPACE))
+    if match:
+        base = next(base for base in (16, 8, 2, 10) if match[f"base{base}"] is not None)
+        found = int(match[f"base{base}"] or "0", base) * (-1 if match["sign"] == "-" else 1)
+        if 0 <= found <= most:
             return found
     raise ValueError(f"expected a whole number such as 5 or 0x10, up to {most}")
 
 
-def mark(text: str) -> int:
-    """A firewall mark."""
-    return c_number(text, INT_MAX)
+def optional_number(text: str) -> int | None:
+    """A number of 31 bits as in C; a negative one stands for none."""
+    unsigned = text.lstrip(WHITESPACE)
+    try:
+        if unsigned.startswith("-"):
+            return c_number(unsigned[1:], INT_MAX + 1) and None
+        return c_number(text, INT_MAX)
+    except ValueError:
+        raise ValueError(f"expected a whole number such as 5 or 0x10, up to {INT_MAX}, or -1 for none") from None
 
 
 _TYPES_OF_SERVICE: Final = {"low-delay": 16, "throughput": 8, "reliability": 4, "low-cost": 2}
 
 
-def type_of_service(text: str) -> int:
-    """The byte of IPTOS=, ip(7)."""
+def type_of_service(text: str) -> int | None:
+    """The byte of IPTOS=, ip(7); None for -1."""
     if text in _TYPES_OF_SERVICE:
         return _TYPES_OF_SERVICE[text]
+    expected = f"expected {', '.join(_TYPES_OF_SERVICE)} or a number up to 255"
     try:
-        return c_number(text, 255)
+        found = optional_number(text)
     except ValueError:
-        raise ValueError(f"expected {', '.join(_TYPES_OF_SERVICE)} or a number up to 255") from None
+        raise ValueError(expected) from None
+    if (found is None and int(text, 0) != -1) or (found or 0) > 255:
+        raise ValueError(expected)
+    return found
+
+
+def bind_ipv6_only(text: str) -> str:
+    """BindIPv6Only=: default, both, ipv6-only, or whether it is ipv6-only."""
+    if text in ("default", "both", "ipv6-only"):
+        return text
+    try:
+        return "ipv6-only" if boolean(text) else "both"
+    except ValueError:
+        raise ValueError("expected default, both, ipv6-only, yes or no") from None
 
 
 def timestamping(text: str) -> str:
@@ -188,56 +220,3 @@ def absolute_path(text: str) -> str:
     if not text.startswith("/") or "\0" in text:
         raise ValueError("expected a path from /")
     return text
-
-
-def message_queue(text: str) -> str:
-    """The name of a POSIX message queue, mq_overview(7)."""
-    if not re.fullmatch(r"/[^/]{1,254}", text):
-        raise ValueError("expected a name such as /queue, with no other slash")
-    return text
-
-
-def netlink(text: str) -> str:
-    """A netlink family and, if any, a multicast group."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*([ \t]+[0-9]{1,10})?", text):
-        raise ValueError('expected a netlink family and perhaps a group, such as "kobject-uevent 1"')
-    return text
-
-
-def unix_address(text: str) -> str:
-    """A path, or ``@`` and an abstract name."""
-    if not re.fullmatch("[/@].+", text, re.DOTALL) or len(text.encode("utf-8", "surrogateescape")) > _LONGEST_PATH:
-        raise ValueError(f"expected a path from / or @abstract, of {_LONGEST_PATH} bytes at most")
-    return text
-
-
-def address(text: str) -> str:
-    """Where to listen for streams or datagrams."""
-    if text.startswith(("/", "@")):
-        return unix_address(text)
-    host, colon, port = text.rpartition(":")
-    if text.startswith("vsock:"):
-        valid = _is_vsock(text)
-    else:
-        valid = _is_port(port.partition("%")[0] if colon else port) and (not colon or _is_host(host))
-    if not valid:
-        raise ValueError("expected a path from /, @abstract, port, v4:port, [v6]:port or vsock:cid:port")
-    return text
-
-
-def _is_port(text: str) -> bool:
-    return bool(re.fullmatch("[1-9][0-9]{0,4}", text)) and int(text) < 1 << 16
-
-
-def _is_host(text: str) -> bool:
-    bracketed = text.startswith("[") and text.endswith("]") and "%" not in text
-    try:
-        found = ipaddress.ip_address(text[1:-1] if bracketed else text)
-    except ValueError:
-        return False
-    return (found.version == 6) == bracketed
-
-
-def _is_vsock(text: str) -> bool:
-    match = re.fullmatch("vsock:([0-9]{0,10}):([0-9]{1,10})", text)
-    return match is not None and not any(int(part or 0) >> 32 for part in match.groups())
