@@ -94,7 +94,7 @@ def tls_listeners_with_names(
     return by_name(passed, lambda passed: tls_listeners(ssl_context, passed, everywhere=everywhere))
 
 
-class _SwitchingTLSListener(trio.abc.Listener[trio.SSLStream[trio.SocketStream]]):
+class _SwitchingTLSListener(trio.abc.Listener["trio.SSLStream[trio.SocketStream]"]):
     """A ``trio.SSLListener`` that asks for its context at each connection.
 
     Attributes:

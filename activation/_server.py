@@ -10,6 +10,7 @@ manager's, for the next start.
 from __future__ import annotations
 
 import logging
+import sys
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -56,6 +57,10 @@ class Server:
                 helpers.start_soon(self.life.lead, watchdog)
                 if reloader:
                     helpers.start_soon(reloader.run)
+                if self.accepting.listeners and _imports_are_lazy():
+                    from ._lazy_imports import load_what_is_put_off
+
+                    helpers.start_soon(load_what_is_put_off)
                 await self._serve(task_status)
                 await self.life.last_words(self)
                 helpers.cancel_scope.cancel()
@@ -116,3 +121,9 @@ class Server:
     def cut(self) -> None:
         """Let nothing finish."""
         self._work.cancel()
+
+
+def _imports_are_lazy() -> bool:
+    """Whether Python, from 3.15 on, was told to put every import off. What a program puts off itself is its own."""
+    mode = getattr(sys, "get_lazy_imports", None)
+    return mode is not None and bool(mode() == "all")

@@ -82,6 +82,12 @@ def test_half_closed_connections_get_everything_back_before_the_end() -> None:
         thread.join()
 
 
+def warm_up(client: socket.socket) -> None:
+    """Use it until nothing is loaded any more that was put off at its start, as Python 3.15 can."""
+    for _ in range(30):
+        assert echoed(client, b"before") == b"before"
+
+
 def test_a_client_that_does_not_read_makes_it_neither_grow_nor_keep_others_waiting(tmp_path: Path) -> None:
     with (
         unix_socket(tmp_path / "s.sk", socket.SOCK_STREAM) as unix,
@@ -89,7 +95,7 @@ def test_a_client_that_does_not_read_makes_it_neither_grow_nor_keep_others_waiti
         connect(tmp_path / "s.sk") as greedy,
         connect(tmp_path / "s.sk") as other,
     ):
-        assert echoed(other, b"before") == b"before"
+        warm_up(other)
         before = resident(process.pid)
         sent = fill(greedy)
         assert echoed(other, b"after") == b"after"
@@ -224,7 +230,7 @@ def test_a_client_that_resets_its_connection_costs_only_itself() -> None:
         running(FOOBARD, passed=[tcp]) as process,
         connect(tcp.getsockname()) as other,
     ):
-        assert echoed(other, b"before") == b"before"
+        warm_up(other)
         before = len(open_descriptors(process.pid))
         for _ in range(50):
             with connect(tcp.getsockname()) as client:

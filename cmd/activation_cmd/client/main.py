@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from activation_cmd.common.imports import put_off
 from activation_cmd.common.stdio import open_missing, reason, say
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     status = 0
     try:
         # Whatever takes time is loaded in here, where an interrupt is no traceback.
+        put_off()
         address = _address(argv)
         open_missing()
         import trio

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import activation
+from activation_cmd.common.imports import put_off
 from activation_cmd.common.stdio import open_missing, reason, say
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         # A client is waiting for this start. Nothing that is loaded is garbage, so nothing is looked through for it.
         gc.disable()
+        put_off()
         # Started by its unit it mostly has no arguments, and reading none would take 2 ms.
         if argv:
             from .arguments import parse

@@ -6,6 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from activation_cmd.common.imports import put_off
 from activation_cmd.common.stdio import open_missing, reason, say
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         # Before anything large is imported: what is forked from it is to be small.
         with Executor() as executor:
+            put_off()  # only now: what the executor's children need is loaded, and none of them has to
             return _run(argv, executor)
     except _ExitError as end:
         return end.status

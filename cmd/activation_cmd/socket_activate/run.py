@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 import activation
+from activation_cmd.common.imports import load
 from activation_cmd.common.journal import say_log
 from activation_cmd.common.stdio import reason, say
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from .units.model import Pair
 
 __all__ = ["Options", "run"]
+
+_FIRST_TURNS = 16
+"""Turns of all tasks before anything is loaded that was put off: enough until a child waits for the first client."""
 
 _HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -68,6 +72,7 @@ async def run(executor: Executor, pairs: Sequence[Pair], options: Options) -> in
             background.start_soon(spare.run)
             stopping = trio.Event()
             background.start_soon(_obey, signals, units, spare, stopping)
+            background.start_soon(_load_soon)
             if options.watch:
                 background.start_soon(_restart_on_change, options.watch, units)
             async with trio.open_nursery() as nursery:
@@ -111,6 +116,12 @@ async def _obey(signals: AsyncIterator[int], units: Sequence[Unit], spare: Spare
             spare.close()
             for unit in units:
                 unit.stop()
+
+
+async def _load_soon() -> None:
+    for _ in range(_FIRST_TURNS):
+        await trio.lowlevel.checkpoint()
+    load()
 
 
 async def _restart_on_change(paths: Sequence[str], units: Sequence[Unit]) -> None:
