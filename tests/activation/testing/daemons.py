@@ -73,6 +73,17 @@ async def remembering() -> None:
     await activation.serve(echo, activation.listeners([file for file in passed if file.name == "a"]))
 
 
+async def durable() -> None:
+    """Number each client's lines, over restarts and crashes."""
+
+    async def number(stream: activation.DurableStream) -> None:
+        while line := await stream.receive_until(b"\n"):
+            stream.state = b"%d" % (int(stream.state or b"0") + 1)
+            await stream.send_all(stream.state + b" " + line)
+
+    await activation.serve(number, durable=True)
+
+
 async def leaving() -> None:
     """Leave as soon as nobody is connected."""
     await activation.serve(echo, idle_timeout=0.05)
