@@ -1,9 +1,9 @@
 """The passing half of the protocol, on the standard library alone: descriptors in place, variables set, exec.
 
 A process has one table of descriptors, and the wanted order may overlap the present one in any way. So the moves are
-planned first: a number is only written to once nobody needs what is there, and a cycle is opened through one spare
-copy. exec_process() makes the moves in the calling process and takes them back if the exec fails; open_process()
-makes them in a forked child.
+planned first: a number is written to only when no later move reads it, and a cycle is opened through one spare copy.
+exec_process() makes the moves in the calling process and takes them back if the exec fails; open_process() makes them
+in a forked child.
 """
 
 from __future__ import annotations
@@ -30,26 +30,27 @@ def exec_process(
     executable: StrOrBytesPath | None = None,
     before: Callable[[], object] | None = None,
 ) -> NoReturn:
-    """Become ``command``, with ``files`` at descriptors 3, 4, ... and the variables that say so. execve(2).
+    """Become ``command``, which finds ``files`` at its descriptors 3, 4, ... and the variables that say so. execve(2).
 
-    For a tool that has forked and entered its namespaces, and for a daemon that restarts itself in place. Everything
-    else above standard error is closed by the exec. Signals that had a handler get their default action, and so do
-    SIGPIPE and SIGXFSZ, which Python ignores. Call it in the main thread: no other can change signals. It imports
-    neither trio nor attrs.
+    For a tool that has forked and entered its namespaces, and for a daemon that restarts itself in place. The exec
+    closes every other descriptor above standard error. Signals that had a handler get their default action, and so do
+    SIGPIPE and SIGXFSZ, which Python ignores. Call it in the main thread, because no other can change signals. It
+    imports neither trio nor attrs.
 
     Args:
         command: the program and its arguments; a name without a slash is looked up in the PATH of ``env``.
         files: what to pass, in order: ``(name, descriptor)`` pairs, where the descriptor is a number or has a
             ``fileno()``, or what :func:`activation.files` returned. The same descriptor may be passed repeatedly. An
             empty name is none; without any name LISTEN_FDNAMES is not set, and without any descriptor no variable is.
-        extra: descriptors that follow those and that no variable tells of, as ``--preserve-fds`` of runc(8) has them.
-        env: the whole environment of ``command``; by default this process's. The four variables in it are replaced.
-        listen_pid: the value of LISTEN_PID, where it is not this process's number as ``command`` will see it. Only
-            without it LISTEN_PIDFDID is set too.
-        executable: the program, where it is not the first of ``command``, which it finds as its argument 0.
-        before: called when all is in place and nothing but the exec is left: to wait there for the first client, say.
-            The numbers of what is passed mean what ``command`` will find there, then. What it raises is raised, with
-            everything as before.
+        extra: descriptors that follow those of ``files`` and that no variable mentions, like ``--preserve-fds`` of
+            runc(8).
+        env: the whole environment of ``command``; by default this process's. The variables of
+            :func:`activation.files` in it are replaced.
+        listen_pid: the value of LISTEN_PID, where ``command`` will see another number as its own than this process's.
+            LISTEN_PIDFDID is then not set.
+        executable: the program, where it is not the first item of ``command``, which stays the program's argument 0.
+        before: called when every descriptor is in place and only the exec is left, to wait for the first client, say.
+            The numbers then mean what ``command`` will find there. If it raises, everything is as before.
 
     Raises:
         OSError: ``command`` does not exist or may not run, or a descriptor is not open. Nothing has changed.
@@ -90,7 +91,7 @@ def exec_process(
 
 
 def named_descriptors(files: Iterable[Passable]) -> tuple[list[str], list[int]]:
-    """The names and the numbers of what is to be passed, checked."""
+    """Return the names and the numbers of what is to be passed, after checking both."""
     names, descriptors = [], []
     for item in files:
         if isinstance(item, File):
@@ -117,7 +118,7 @@ def named_descriptors(files: Iterable[Passable]) -> tuple[list[str], list[int]]:
 
 
 def base_environment(env: Environment | None) -> dict[bytes, bytes]:
-    """``env`` or this process's own environment, without the variables of an activation."""
+    """Return ``env``, or this process's own environment, without the variables of an activation."""
     source = os.environb if env is None else env
     environment = {os.fsencode(name): os.fsencode(value) for name, value in source.items()}
     for name, value in environment.items():
@@ -129,7 +130,7 @@ def base_environment(env: Environment | None) -> dict[bytes, bytes]:
 
 
 def activation_variables(names: Sequence[str], pid: int, pidfd_id: int | None) -> dict[bytes, bytes]:
-    """What tells the process ``pid`` of the descriptors it was passed."""
+    """Return the variables that tell the process ``pid`` of the descriptors that it was passed."""
     if not names:
         return {}
     variables = {"LISTEN_PID": str(pid), "LISTEN_FDS": str(len(names))}
@@ -246,9 +247,9 @@ def _open_descriptors() -> list[int]:
 
 
 class DefaultSignals:
-    """No Python handler runs, and no handler's wakeup descriptor is written to, while descriptors change places.
+    """Keeps Python handlers from running, and wakeup descriptors from being written to, while descriptors move.
 
-    A signal that arrives then acts as it does on a program that has just been started.
+    A signal that arrives meanwhile acts as it does on a program that has just been started.
     """
 
     def __init__(self, *, not_ignored: bool = False) -> None:

@@ -14,7 +14,8 @@ def packet_conns(passed: Sequence[File] | None = None) -> list[trio.socket.Socke
     """Return a trio socket for each passed datagram socket: UDP, Unix, vsock. Go: ``activation.PacketConns``.
 
     Their Files are given away. A descriptor of another kind, or one that was given away before, is None at its
-    position and stays in ``passed``, untouched: :func:`listeners` and this take TCP and UDP from one set.
+    position and stays in ``passed``, untouched, so that :func:`listeners` takes the TCP sockets from the same set.
+    :func:`receive_datagram` and :func:`send_datagram` answer clients from the address that they sent to.
 
     Args:
         passed: what :func:`files` returned; left out, ``files()`` is called here.
@@ -28,5 +29,5 @@ def packet_conns(passed: Sequence[File] | None = None) -> list[trio.socket.Socke
 
 
 def packet_conns_with_names(passed: Sequence[File] | None = None) -> dict[str, list[trio.socket.SocketType]]:
-    """Return the datagram sockets under their names, without gaps, in order. Else as :func:`packet_conns`."""
+    """Return the datagram sockets under their names, without gaps, in order. Otherwise as :func:`packet_conns`."""
     return by_name(passed, packet_conns)

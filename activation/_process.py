@@ -1,10 +1,10 @@
 """The activator's side on trio: a child that finds its descriptors as a service manager would have passed them.
 
-The number in LISTEN_PID is the child's, known only after the fork; so the last steps happen in the child before its
-exec, in the hook that subprocess has for that. subprocess keeps a pipe of its own open there, for the error of a
-failed exec, at a number that it does not tell. That pipe must not sit where a descriptor is to go: every free number
-among the targets is held while the child is started, and the child looks whether all of them are still what they were.
-If another thread changed one in between, the start is tried again.
+LISTEN_PID is the child's number, which is known only after the fork. So the last steps happen in the child before its
+exec, in the hook that subprocess has for that. There, subprocess keeps a pipe of its own open for the error of a failed
+exec, and does not tell its number. That pipe must not lie where a descriptor is to go. So every free number among the
+targets is held while the child is started, and the child checks that all of them are still what they were. If another
+thread has changed one in between, the start is tried again.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ async def open_process(
         OSError: ``command`` does not exist or may not run, or a descriptor is not open. Nothing was started or closed.
         ActivationError: a File was given away before.
         ValueError: a name or the environment has a character that cannot be passed.
-        TypeError: an option that cannot be given, or an empty command.
-        subprocess.SubprocessError: other threads changed the descriptors without end.
+        TypeError: there is an option that cannot be given, or the command is empty.
+        subprocess.SubprocessError: other threads kept changing the descriptors.
     """
     for option in ("pass_fds", "close_fds", "preexec_fn"):
         if option in options:
@@ -123,7 +123,7 @@ async def open_process(
 
 @contextmanager
 def _held(numbers: range) -> Iterator[dict[int, tuple[int, int]]]:
-    """See to it that every one of the numbers is open meanwhile, and say what each of them is."""
+    """Keep every one of the numbers open meanwhile, and tell what each of them is."""
     ours = [os.open(os.devnull, os.O_RDWR)]
     try:
         while True:
@@ -143,7 +143,7 @@ def _held(numbers: range) -> Iterator[dict[int, tuple[int, int]]]:
 
 @contextmanager
 def _clear_of_stdio(descriptors: Sequence[int], above: int) -> Iterator[list[int]]:
-    """The descriptors, with copies in the place of 0 to 2, which are redirected in the child before they could move."""
+    """Replace descriptors 0 to 2 by copies, because the child redirects those before they could move."""
     copies: dict[int, int] = {}
     try:
         for number in descriptors:
@@ -169,7 +169,7 @@ def _identity(number: int) -> tuple[int, int]:
 
 
 def _executable(command: StrOrBytesPath | Sequence[StrOrBytesPath], environment: dict[bytes, bytes]) -> StrOrBytesPath:
-    """Where the program is by the child's PATH, as subprocess looks it up when it knows the child's environment."""
+    """Find the program by the child's PATH, as subprocess does when it is given the child's environment."""
     program = command if isinstance(command, (str, bytes, os.PathLike)) else command[0]
     name = os.fsdecode(program)
     if "/" in name:

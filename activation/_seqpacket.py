@@ -33,13 +33,13 @@ class SeqpacketChannel(trio.abc.Channel[bytes]):
         """Send one message.
 
         Raises:
-            ValueError: it is empty; the other end would take that for the end.
-            OSError: EMSGSIZE, it is longer than the socket's send buffer.
+            ValueError: the message is empty, which the other end would take for the end of the connection.
+            OSError: EMSGSIZE, the message is longer than the socket's send buffer.
             trio.BrokenResourceError: the other end is gone.
             trio.ClosedResourceError: this end was closed.
         """
         if not value:
-            raise ValueError("an empty message cannot be sent: the other end would take it for the end of all")
+            raise ValueError("an empty message cannot be sent: the other end would take it for the end")
         with _channel_errors(self.socket):
             await self.socket.send(value)
 
@@ -47,8 +47,8 @@ class SeqpacketChannel(trio.abc.Channel[bytes]):
         """Receive one message.
 
         Raises:
-            OSError: EMSGSIZE, it is longer than ``max_message_size``; the message is lost, the connection is not.
-            trio.EndOfChannel: there are no more; the other end was closed.
+            OSError: EMSGSIZE, the message is longer than ``max_message_size``. It is lost; the connection goes on.
+            trio.EndOfChannel: the other end was closed, and everything that it sent has been received.
             trio.BrokenResourceError: the connection was reset.
             trio.ClosedResourceError: this end was closed.
         """

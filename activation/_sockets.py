@@ -1,4 +1,4 @@
-"""From File to standard library socket: which of the passed descriptors are of the wanted kind."""
+"""From File to standard library socket: finds the passed descriptors that are of a wanted kind."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ T = TypeVar("T")
 
 
 def take(passed: Sequence[File], wanted: Callable[[socket.socket], bool]) -> list[socket.socket | None]:
-    """The sockets among ``passed`` that are wanted, each at its position; their Files are given away.
+    """Give away the wanted sockets among ``passed`` and return each at its position.
 
-    None stands for every other descriptor; those are not changed in any way.
+    None stands for every other descriptor, which is not changed in any way.
     """
     found = [_probe(file.fileno(), wanted) for file in passed]
     return [socket.socket(fileno=file.detach()) if it else None for file, it in zip(passed, found, strict=True)]
@@ -33,7 +33,7 @@ def _probe(descriptor: int, wanted: Callable[[socket.socket], bool]) -> bool:
     try:
         sock = socket.socket(fileno=descriptor)
     except OSError:
-        return False  # opened with O_PATH: it only names a socket
+        return False  # opened with O_PATH: the descriptor only names a socket
     try:
         return wanted(sock)
     finally:
@@ -43,7 +43,7 @@ def _probe(descriptor: int, wanted: Callable[[socket.socket], bool]) -> bool:
 def by_name(
     passed: Sequence[File] | None, convert: Callable[[Sequence[File]], Iterable[T | None]]
 ) -> dict[str, list[T]]:
-    """What ``convert`` makes of the passed descriptors, without the gaps, under the names they came with."""
+    """Return what ``convert`` makes of the passed descriptors, without gaps, by the names they came with."""
     passed = files() if passed is None else passed
     named: dict[str, list[T]] = {}
     for file, item in zip(passed, convert(passed), strict=True):
@@ -65,13 +65,13 @@ def is_packet_conn(sock: socket.socket) -> bool:
 
 
 def is_stream(sock: socket.socket) -> bool:
-    """Whether it is a stream that is connected, or was until the client went away before we looked."""
+    """Whether it is a stream socket with a connection, also one that the client has reset by now."""
     if sock.type != socket.SOCK_STREAM or _accepts(sock):
         return False
     try:
         sock.getpeername()
     except OSError:
-        # A connection that was reset has an end to read; a socket that never was connected has not.
+        # After a reset there is an end to read, which a socket that never was connected does not have.
         poll = select.poll()
         poll.register(sock, select.POLLIN)
         return any(events & select.POLLIN for _, events in poll.poll(0))

@@ -1,4 +1,4 @@
-"""From File to trio streams: connections that were accepted, or made, before this process began."""
+"""From File to trio streams: connections that somebody accepted, or made, before this process began."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ._sockets import is_stream, take
 def streams(passed: Sequence[File] | None = None) -> list[trio.SocketStream | None]:
     """Return a trio stream for each passed connection.
 
-    ``Accept=yes`` of systemd.socket(5) passes one, named ``connection``; the file descriptor store gives back those
-    that an earlier run stored. A connection that its client reset in the meantime is a stream too: reading it raises
-    :exc:`trio.BrokenResourceError`. Their Files are given away. A descriptor of another kind, or one that was given
-    away before, is None at its position and stays in ``passed``, untouched.
+    ``Accept=yes`` of systemd.socket(5) passes one connection, named ``connection``. The file descriptor store gives
+    back those that an earlier run stored. A connection that its client has reset is a stream, too, and reading it
+    raises :exc:`trio.BrokenResourceError`. Their Files are given away. A descriptor of another kind, or one that was
+    given away before, is None at its position and stays in ``passed``, untouched.
 
     Args:
         passed: what :func:`files` returned; left out, ``files()`` is called here.

@@ -1,4 +1,4 @@
-"""What foobard can be told on its command line. Apart from foobard, so that only who tells it something loads this."""
+"""foobard's command line. It is a module of its own, because a unit starts foobard without arguments."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ def parse(argv: Sequence[str]) -> tuple[list[_addresses.Address], dict[str, Any]
     """Read the arguments; return the addresses to listen on and the options of ``activation.serve``."""
     parser = argparse.ArgumentParser(
         prog="foobard",
-        description="Echo on the sockets passed by socket activation: streams and datagrams.",
-        epilog="SIGTERM and SIGINT let open connections finish, a second one ends it at once. Exit status: 0; 1 for a "
-        "failure; 2 for wrong usage or nothing to serve.",
+        description="Echo on the sockets that were passed by socket activation, or on the one that is standard input: "
+        "streams and datagrams.",
+        epilog="SIGTERM and SIGINT let open connections finish; a second one ends foobard at once. Exit status: 0; 1 "
+        "for a failure; 2 for wrong usage or nothing to serve.",
     )
     parser.add_argument(
         "--listen",
         action="append",
         default=[],
         metavar="ADDR",
-        help=f"not activated: make a listening socket here; may be repeated; {_addresses.FORMS}",
+        help=f"make a listening socket here, as without activation; may be repeated; {_addresses.FORMS}",
     )
     parser.add_argument(
         "--idle-timeout",
         type=_seconds,
         metavar="SECONDS",
-        help="leave after so long without a connection; the socket unit's next client brings it back",
+        help="exit after so long without a connection; the socket unit starts it again for the next client",
     )
     parser.add_argument(
         "--drain-timeout",
@@ -41,7 +42,10 @@ def parse(argv: Sequence[str]) -> tuple[list[_addresses.Address], dict[str, Any]
         help="how long open connections may take to finish after SIGTERM (%(default)g)",
     )
     parser.add_argument(
-        "--max-connections", type=_count, metavar="COUNT", help="above that many, clients wait in the kernel's queue"
+        "--max-connections",
+        type=_count,
+        metavar="COUNT",
+        help="above that many connections, clients wait in the kernel's queue",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {activation.__version__}")
     options = vars(parser.parse_args(argv))

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 LARGEST_DATAGRAM = 1 << 18
 """Bytes: a Unix datagram is no longer, unless the host allows that (net.core.wmem_default)."""
-HOW_TO_START = (
-    "start it by socket activation (systemctl start foobar.socket, or: socket-activate -l /tmp/foobar.sk foobard), "
-    "or let it make its own: foobard --listen /tmp/foobar.sk"
+EXAMPLES = (
+    "for example: systemctl start foobar.socket, or socket-activate -l /tmp/foobar.sk foobard; "
+    "foobard --listen /tmp/foobar.sk makes a socket of its own"
 )
 
 
@@ -46,7 +46,7 @@ async def run(addresses: Sequence[Any], options: dict[str, Any]) -> int:
         has_streams = any(listeners) or any(connections)
         if not has_streams and not packet_conns:
             reason = "" if passed else f": {activation.why_nothing_was_passed()}"
-            say("foobard", f"there is nobody to serve{reason}; {HOW_TO_START}")
+            say("foobard", f"there is nobody to serve{reason}; {EXAMPLES}")
             return 2
         if not has_streams:
             for option in ("idle_timeout", "max_connections"):
