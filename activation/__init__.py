@@ -26,6 +26,7 @@ _HOMES = {
     "_receiver": ("Notification", "NotifyReceiver"),
     "_seqpacket": ("SeqpacketChannel", "SeqpacketListener", "seqpacket_listeners"),
     "_serve": ("serve",),
+    "_stopping": ("busy", "stop", "until_stopping"),
     "_store": ("store", "store_state", "stored_state", "unstore"),
     "_streams": ("streams",),
 }

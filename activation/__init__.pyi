@@ -35,6 +35,7 @@ from ._seqpacket import (
     seqpacket_listeners as seqpacket_listeners,
 )
 from ._serve import serve as serve
+from ._stopping import busy as busy, stop as stop, until_stopping as until_stopping
 from ._store import (
     store as store,
     store_state as store_state,
@@ -60,6 +61,7 @@ __all__ = [
     "NotifyReceiver",
     "SeqpacketChannel",
     "SeqpacketListener",
+    "busy",
     "exec_process",
     "files",
     "listeners",
@@ -74,6 +76,7 @@ __all__ = [
     "send_datagram",
     "seqpacket_listeners",
     "serve",
+    "stop",
     "store",
     "store_state",
     "stored_state",
@@ -81,6 +84,7 @@ __all__ = [
     "tls_listeners",
     "tls_listeners_with_names",
     "unstore",
+    "until_stopping",
     "watchdog_enabled",
     "why_nothing_was_passed",
 ]

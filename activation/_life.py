@@ -1,32 +1,32 @@
 """The life of a daemon, which all serve() of a process share: it hears signals, stops, reloads and tells the manager.
 
-Whoever serves joins it. The tasks that the life needs run in the nursery of the first that joined, and go over to
-another's when that one leaves.
+Whoever serves joins it. The tasks that the life needs run in the nursery of the first server, and move to another's
+when that one leaves.
 """
 
 from __future__ import annotations
 
 import logging
 import signal
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 import trio
 
 from ._activity import Activity
 from ._daemon_var import DaemonVar
-from ._environment import environ
-from ._notify import READY, STOPPING
+from ._manager import Manager
 from ._reloads import Reloads
-from ._reports import EXTENSION, Reports
 from ._signals import Signals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 log = logging.getLogger("activation")
 
-EXTEND_TIMEOUT = f"EXTEND_TIMEOUT_USEC={EXTENSION * 1e6:.0f}"
-
-STATUS_INTERVAL = 1.0
-"""Seconds between two STATUS=, at least."""
+ONE_STOP = 0.25
+"""Seconds after a stop in which further signals belong to it: of systemd, which signals every process of a service, and
+of a wrapper, which forwards its own."""
 
 
 class Server(Protocol):
@@ -34,6 +34,10 @@ class Server(Protocol):
 
     @property
     def drain_timeout(self) -> float: ...
+    @property
+    def status(self) -> Callable[[int], str] | None: ...
+    @property
+    def notify(self) -> bool: ...
     def drain(self) -> None: ...
     def cut(self) -> None: ...
 
@@ -43,9 +47,12 @@ class Life:
     """The life of one daemon. It begins with the first serve() and ends with the last one.
 
     Attributes:
-        activity: the connections and the work of all serve().
+        activity: the connections and the work of all servers.
+        reloads: what is done at SIGHUP.
+        manager: who is told of all this.
+        is_ready: whether one of the servers accepts, or has accepted.
         stopped_at: the time at which the daemon was told to stop, None before.
-        until: the scopes that are cancelled then.
+        until: the scopes to cancel at that time.
     """
 
     activity: Activity = attrs.field(factory=Activity, init=False)
@@ -54,12 +61,10 @@ class Life:
     stopped_at: float | None = attrs.field(default=None, init=False)
     until: set[trio.CancelScope] = attrs.field(factory=set, init=False)
     _servers: list[Server] = attrs.field(factory=list, init=False)
-    _stopping: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _has_begun: bool = attrs.field(default=False, init=False)
+    manager: Manager = attrs.field(init=False)
     _signals: Signals = attrs.field(factory=Signals, init=False)
-    _reports: Reports = attrs.field(factory=Reports, init=False)
     _leader: trio.Lock = attrs.field(factory=trio.Lock, init=False)
-    _lived: bool = attrs.field(default=False, init=False)
-    _status: str = attrs.field(default="", init=False)
 
     def __attrs_post_init__(self) -> None:
         self.reloads = Reloads(self)
@@ -68,47 +73,54 @@ class Life:
     def is_stopping(self) -> bool:
         return self.stopped_at is not None
 
-    # Those who serve
+    @property
+    def is_over(self) -> bool:
+        """Whether the daemon was told to stop, and all its servers have left."""
+        return self._has_begun and self.is_stopping and not self._servers
+
+    # The servers
 
     def join(self, server: Server, *, reloads: bool) -> None:
         if not self._servers:
-            self._lived, self.is_ready, self._reports = True, False, Reports()
+            self._has_begun, self.is_ready = True, False
+            self.manager = Manager(self)
         self._servers.append(server)
-        self._signals.hear(signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if reloads else []))
+        if server.notify:
+            self.manager.listen()
+        self._signals.hear(signal.SIGTERM, signal.SIGINT)
+        # A manager that reloads a service by SIGHUP does not mean to kill one that has nothing to reload.
+        if reloads or self.manager.reloads_by_signal:
+            self._signals.hear(signal.SIGHUP)
 
-    def leave(self, server: Server) -> None:
-        self._servers.remove(server)
-        if not self._servers:
-            # Whoever sends another signal to stop wants no more than this; nor is a late SIGHUP to kill anybody.
-            self._signals.end(taken=set(signal.Signals) if self.is_stopping else {signal.SIGHUP})
+    async def lead(self) -> None:
+        """Do what has to be done for the whole daemon, once nobody else does it."""
+        async with self._leader, trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow_signals)
+            nursery.start_soon(self.manager.run)
+
+    def ready(self, server: Server) -> None:
+        """Take note that the server accepts."""
+        self.is_ready = True
+        if server.notify:
+            self.manager.ready()
+        self.reloads.begin()
 
     async def last_words(self, server: Server) -> None:
         """Wait a moment for what the manager was not told yet, if nobody stays who will tell it."""
         if self._servers == [server]:
-            await self._reports.last_words()
+            await self.manager.last_words()
 
-    @property
-    def is_over(self) -> bool:
-        """Whether everybody has left who was told to stop."""
-        return self._lived and self.is_stopping and not self._servers
+    def leave(self, server: Server) -> None:
+        self._servers.remove(server)
+        if not self._servers:
+            # Whoever sends another signal to stop wants no more than this. A late SIGHUP is not to kill anybody.
+            self._signals.end(taken=set(signal.Signals) if self.is_stopping else {signal.SIGHUP})
+            self._has_begun = self.is_stopping
 
-    async def lead(self, watchdog: float | None) -> None:
-        """Do what has to be done for the whole daemon, as soon as nobody else does."""
-        async with self._leader, trio.open_nursery() as nursery:
-            nursery.start_soon(self._follow_signals)
-            if environ().get("NOTIFY_SOCKET"):
-                nursery.start_soon(self._reports.deliver)
-                nursery.start_soon(self._tell_status)
-                nursery.start_soon(self._ask_for_time)
-            if watchdog is not None:
-                nursery.start_soon(self._reports.pet_watchdog, watchdog)
-
-    def ready(self) -> None:
-        """Tell the manager that one of the servers accepts, and has not left before."""
-        self.is_ready = True
-        self._status = self._status_now()
-        self.tell(READY, self._status)
-        self.reloads.begin()
+    def leave_idle(self) -> None:
+        """Stop, unless a server stays that does not leave when idle."""
+        if self.activity.leaving.issuperset(self._servers):
+            self.stop()
 
     # Stopping
 
@@ -117,76 +129,53 @@ class Life:
             number = await self._signals.next()
             if number == signal.SIGHUP:
                 self.reloads.request()
-            elif not self.is_stopping:
-                log.info(
-                    "%s: no more clients are accepted; %d connections have %g s to finish",
-                    signal.Signals(number).name,
-                    self.activity.connections,
-                    self._longest_drain(),
-                )
-                self.stop()
             else:
-                log.info("%s again: %d connections are cut", signal.Signals(number).name, self.activity.connections)
-                for server in self._servers:
-                    server.cut()
+                self._end_by(signal.Signals(number).name)
+
+    def _end_by(self, name: str) -> None:
+        if self.stopped_at is None:
+            connections, seconds = self.activity.connections, self._longest_drain()
+            log.info("%s: no more clients are accepted; %d connections have %g s to finish", name, connections, seconds)
+            self.stop()
+        elif trio.current_time() - self.stopped_at < ONE_STOP:
+            log.debug("%s again, within %g s: it is the same stop", name, ONE_STOP)
+        else:
+            log.info("%s again: %d connections are cut", name, self.activity.connections)
+            for server in self._servers:
+                server.cut()
 
     def stop(self) -> None:
-        """Tell all servers and the manager that it is time to leave."""
+        """Tell everybody that it is time to leave."""
         if self.is_stopping:
             return
         self.stopped_at = trio.current_time()
-        self._stopping.set()
-        self.tell(STOPPING)
-        self._reports.mention(EXTEND_TIMEOUT)
         for server in self._servers:
             server.drain()
         for scope in self.until:
             scope.cancel()
+        if self._servers:
+            self.manager.stopping()
 
-    def leave_idle(self) -> None:
-        """Stop, unless a server stays that does not leave when idle."""
-        if self.activity.leaving.issuperset(self._servers):
-            self.stop()
+    def needs_time(self) -> bool:
+        """Whether a reload is under way, or a drain."""
+        if self.stopped_at is not None:
+            return trio.current_time() < self.stopped_at + self._longest_drain()
+        return self.reloads.running > 0
 
     def _longest_drain(self) -> float:
         return max(server.drain_timeout for server in self._servers)
 
-    async def _ask_for_time(self) -> None:
-        """Ask the manager for more time to stop, again and again, until the last drain is over."""
-        await self._stopping.wait()
-        while True:
-            await trio.sleep(EXTENSION / 3)
-            assert self.stopped_at is not None
-            if trio.current_time() >= self.stopped_at + self._longest_drain():
-                return  # what takes longer is the manager's to end
-            self._reports.mention(EXTEND_TIMEOUT)
-
-    # Telling the manager
-
-    def tell(self, *assignments: str) -> bool:
-        """Tell the manager what must not be lost; return whether there is one."""
-        return self._reports.insist(*assignments)
-
-    def _status_now(self) -> str:
-        count = self.activity.connections
-        connections = "1 connection" if count == 1 else f"{count} connections"
-        return f"STATUS={connections} open" + (", no new ones accepted" if self.is_stopping else "")
-
-    async def _tell_status(self) -> None:
-        while True:
-            await trio.sleep(STATUS_INTERVAL)
-            if not self.activity.connections and self._status_now() == self._status:
-                await self.activity.arrivals.park()
-            if self._status_now() != self._status:
-                self._status = self._status_now()
-                self._reports.mention(self._status)
+    @property
+    def status_function(self) -> Callable[[int], str] | None:
+        """What makes the status out of the number of connections, if a server has said it."""
+        return next((server.status for server in self._servers if server.status), None)
 
 
 _life: DaemonVar[Life | None] = DaemonVar("activation_life", None)
 
 
 def current_life() -> Life:
-    """The life of the calling task's daemon, which may have ended or not begun.
+    """The life of the calling task's daemon, which may be over, or not have begun.
 
     Raises:
         RuntimeError: the caller is outside of trio.
@@ -199,7 +188,7 @@ def current_life() -> Life:
 
 
 def life_to_join() -> Life:
-    """The life that a serve() joins: a new one where the last one is over."""
+    """The life that a serve() joins: a new one if the last one is over."""
     life = current_life()
     if life.is_over:
         life = Life()

@@ -54,11 +54,23 @@ def notify(*assignments: str, fds: Iterable[int | HasFileno] = (), unset_env: bo
         OSError: the manager cannot be reached; ``filename`` is its address.
     """
     try:
-        return _tell(assignments, fds, 0)
+        told = _tell(assignments, fds, 0)
+        if told and any(assignment.startswith("STATUS=") for assignment in assignments):
+            _told_status.add(environ()["NOTIFY_SOCKET"])
+        return told
     finally:
         if unset_env:
             unset("NOTIFY_SOCKET")
             _notify_socket.close()
+
+
+_told_status: Final[set[str]] = set()
+"""The managers, by their addresses, to which the program has told a STATUS= of its own."""
+
+
+def tells_status() -> bool:
+    """Whether the program has told its manager a STATUS= by :func:`notify`, which no other is to replace."""
+    return environ().get("NOTIFY_SOCKET") in _told_status
 
 
 def notify_at_once(*assignments: str) -> bool:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 import trio
 
-from ._notify import READY, RELOADING, monotonic_usec
-
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from ._manager import Manager
 
 log = logging.getLogger("activation")
 
@@ -24,7 +24,8 @@ class Daemon(Protocol):
     def is_ready(self) -> bool: ...
     @property
     def is_stopping(self) -> bool: ...
-    def tell(self, *assignments: str) -> bool: ...
+    @property
+    def manager(self) -> Manager: ...
 
 
 @attrs.define(eq=False)
@@ -50,8 +51,8 @@ class Reloads:
         if not self._requested or self.running or not self._daemon.is_ready or self._daemon.is_stopping:
             return
         self._requested = False
-        self._daemon.tell(RELOADING, monotonic_usec())
         self.running = len(self._reloaders)
+        self._daemon.manager.reloading(takes_time=self.running > 0)
         for reloader in self._reloaders:
             reloader.wanted.set()
         if not self._reloaders:
@@ -75,7 +76,7 @@ class Reloads:
 
     def _over(self) -> None:
         if not self._daemon.is_stopping:
-            self._daemon.tell(READY)
+            self._daemon.manager.reloaded()
         self.begin()
 
 

@@ -31,19 +31,26 @@ async def serve(
     max_connections: int | None = None,
     handshake_timeout: float = 30.0,
     durable: bool | Durable = False,
+    status: Callable[[int], str] | None = None,
+    notify: bool = True,
     task_status: trio.TaskStatus[list[trio.abc.Listener[Any]]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Be a daemon: accept, and run ``handler`` with the stream of each connection, until it is time to leave.
+    """Be a daemon: accept, run ``handler`` with the stream of each connection, and return when it is time to leave.
 
     It takes what the service manager passed: the listening sockets, and the connection that ``Accept=yes`` of
     systemd.socket(5) accepted, after which it returns. It tells the manager, sd_notify(3), when it accepts (READY=1),
     how many connections are open (STATUS=), that its event loop is not stuck (WATCHDOG=1, as WatchdogSec= wants), that
     it reloads (RELOADING=1) and that it leaves (STOPPING=1). Without a manager all of it works and nobody is told.
 
-    SIGTERM and SIGINT end it: it accepts no more, gives the open connections ``drain_timeout`` seconds, cancels the
-    rest and returns. A second one ends it at once. Signals come to it in the main thread only; several serve() in one
-    process all hear them. The listening sockets are closed at the end, but never shut down, and no path is removed:
-    who connects meanwhile waits for the next start.
+    SIGTERM, SIGINT and :func:`stop` end it: it accepts no more, gives the open connections and what is :func:`busy`
+    ``drain_timeout`` seconds, cancels the connections that are left and returns. A second signal ends it at once,
+    unless it comes within a quarter of a second, as it does when a manager signals all processes of a service and a
+    wrapper forwards its own. Handlers learn of the end by :func:`until_stopping`. The listening sockets are closed at
+    the end, but never shut down, and no path is removed: whoever connects meanwhile waits for the next start.
+
+    At SIGHUP it calls ``reload``. Without one, a daemon that a manager started tells it that it has reloaded, and any
+    other daemon dies of SIGHUP, as usual. Signals come to it in the main thread only. A ``trio.open_signal_receiver()``
+    of the program hears them, too. A forked child hears none and has the signal handlers of before.
 
     A handler's exception is logged, with the peer, and costs its own connection only. The stream is closed after the
     handler, in any case. Out of descriptors or memory, accepting waits and goes on.
@@ -56,19 +63,25 @@ async def serve(
     trio's has, is an instance of it for isinstance(), and takes less time: receiving lets the other tasks run before it
     tries, and a send that follows a receive does not let them run again. Both check for cancellation, as in trio.
 
+    Several serve() in one process are one daemon: they are told to stop together, and have one status and one idle
+    clock.
+
     Args:
         handler: called with what was accepted, a ``trio.SocketStream`` or a ``trio.SSLStream`` whose handshake is done
             or whatever the listener makes, for each connection in a task of its own. None for a daemon whose work is
-            all in other tasks, datagrams say: it lives until a signal.
+            all in other tasks, such as another server: it lives until it is told to stop, and what is :func:`busy`
+            counts as its connections.
         listeners: what to accept on; None stands for a gap. Left out: what was passed, the connections too.
         connections: what was accepted before, as :func:`streams` returns it; goes with ``listeners``.
-        idle_timeout: return after so many seconds without any connection. Only for a service that something brings
-            back, as a socket unit does: whoever connects while it leaves is served by the next start, and if nothing
-            starts it, by nobody.
-        drain_timeout: how many seconds open connections have to finish after SIGTERM or SIGINT. The manager is asked
-            for the time, however short its own patience (TimeoutStopSec=).
+        idle_timeout: return after so many seconds without any connection and without anything :func:`busy` in the
+            process; of several serve(), the longest counts. Only for a service that something brings back, as a socket
+            unit does: whoever connects while it leaves is served by the next start, and if nothing starts it, by
+            nobody.
+        drain_timeout: how many seconds there are to finish after it is told to stop. The manager is asked for the time,
+            however short its own patience (TimeoutStopSec=).
         reload: called at SIGHUP, and awaited if it is a coroutine function: Type=notify-reload of systemd.service(5).
-            What it raises is logged and the daemon goes on. Left out, SIGHUP has its usual effect.
+            What it raises is logged and the daemon goes on. The manager is asked for the time that it takes, however
+            short TimeoutStartSec= is; put a ``trio.fail_after`` into it if it may hang.
         max_connections: above that many, clients wait in the kernel's queue.
         handshake_timeout: how many seconds a client has for the TLS handshake.
         durable: give the handler a :class:`DurableStream`, whose connection outlives this process: its client notices
@@ -76,6 +89,11 @@ async def serve(
             systemd.service(5); where no manager keeps descriptors, the log says so, and connections end with the
             process, as always. At SIGTERM a handler ends where it waits for input, and ``drain_timeout`` is for the
             others. :class:`Durable` instead of True says how much room there is. For plain stream sockets only.
+        status: called with the number of connections, and of what is :func:`busy`; what it returns is the text of
+            STATUS=. Left out, the numbers are told, unless the program tells a STATUS= of its own by :func:`notify`.
+        notify: False to tell the manager nothing: for one of several processes of a service with NotifyAccess=all, each
+            of which would speak for all. A process that is not the one that the manager started (SYSTEMD_EXEC_PID)
+            leaves out STOPPING= and STATUS= by itself.
         task_status: for ``nursery.start``: it returns once connections are accepted, with the listeners.
 
     Raises:
@@ -84,12 +102,12 @@ async def serve(
     """
     _check(idle_timeout, drain_timeout, max_connections, handshake_timeout)
     check_address()
-    watchdog = watchdog_enabled()
+    watchdog_enabled()  # raises what is wrong with it before anything is taken
     accepting: list[trio.abc.Listener[Any]] = []
     connected: list[trio.abc.AsyncResource] = []
     if handler is not None:
         accepting, connected = _taken(listeners, connections)
-    elif any(listeners or ()) or any(connections) or idle_timeout is not None or max_connections is not None:
+    elif any(listeners or ()) or any(connections) or max_connections is not None:
         raise ValueError("handler is None, so there can be no connections and no limits to them; expected a handler")
     if durable:
         if handler is None:
@@ -106,13 +124,15 @@ async def serve(
         drain_timeout=drain_timeout,
         idle_timeout=idle_timeout,
         reload=reload,
+        status=status,
+        notify=notify,
     )
     try:
         async with durable_connections(durable) as open_connections.durable:
             if open_connections.durable and handler:
                 resumed = open_connections.durable.resumed({"": handler})
                 server.accepted = [*server.accepted, *resumed]
-            await server.run(watchdog, task_status)
+            await server.run(task_status)
     finally:
         for resource in (*accepting, *connected):
             await close(resource)

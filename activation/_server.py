@@ -42,11 +42,13 @@ class Server:
     drain_timeout: float
     idle_timeout: float | None
     reload: Callable[[], object] | None
+    status: Callable[[int], str] | None
+    notify: bool
     _work: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _accepts: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _has_started: bool = attrs.field(default=False, init=False)
 
-    async def run(self, watchdog: float | None, task_status: Started) -> None:
+    async def run(self, task_status: Started) -> None:
         """Serve until it is time to leave, as one of those who share the daemon's life."""
         self.life.join(self, reloads=self.reload is not None)
         if self.idle_timeout is not None:
@@ -54,7 +56,7 @@ class Server:
         reloader = self.life.reloads.add(self.reload) if self.reload else None
         try:
             async with trio.open_nursery() as helpers:
-                helpers.start_soon(self.life.lead, watchdog)
+                helpers.start_soon(self.life.lead)
                 if reloader:
                     helpers.start_soon(reloader.run)
                 if self.accepting.listeners and _imports_are_lazy():
@@ -107,7 +109,7 @@ class Server:
     def _started(self, task_status: Started) -> None:
         if not self._has_started and not self.life.is_stopping:
             self._has_started = True
-            self.life.ready()
+            self.life.ready(self)
             task_status.started([listener for listener, _ in self.accepting.listeners])
 
     def drain(self) -> None:

@@ -168,14 +168,29 @@ class _ProcessSignals:
 
 
 _active: _ProcessSignals | None = None
+_masks: dict[int, set[int]] = {}
+"""By thread, the signals that it blocked before it forked."""
+
+
+def _before_fork() -> None:
+    # A signal that came to the child before it has its own handlers would be lost there, and heard by the parent.
+    if _active is not None:
+        numbers = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+        _masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+
+
+def _after_fork() -> None:
+    mask = _masks.pop(threading.get_ident(), None)
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _in_forked_child() -> None:
-    # The child would not die of a signal, and the parent would hear what the child got.
     global _active
     if _active is not None:
         _active.forget()
         _active = None
+    _after_fork()
 
 
-os.register_at_fork(after_in_child=_in_forked_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_forked_child)

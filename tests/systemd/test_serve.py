@@ -24,6 +24,16 @@ if TYPE_CHECKING:
     from .manager import Manager
 
 USER = "nobody"
+
+WRAPPER = """
+import signal, subprocess
+child = subprocess.Popen(["/usr/local/sbin/echod"], close_fds=False)
+def forward(number, _):
+    child.send_signal(number)
+    print("forwarded", file=sys.stderr, flush=True)
+signal.signal(signal.SIGTERM, forward)
+sys.exit(child.wait())
+"""
 ACCEPT = ("foobar-accept.socket", "foobar@.service", "foobar-accept@.service")
 
 
@@ -187,6 +197,43 @@ def reload():
     assert processes(manager) == before
 
 
+def test_a_reload_of_a_daemon_that_has_nothing_to_reload_succeeds(start_manager: StartManager) -> None:
+    manager = start_manager()
+    path = add_echo(manager, service="ExecReload=kill -HUP $MAINPID\nRestart=no\n")
+    with connect(path) as sock:
+        assert echoed(sock, b"before") == b"before"
+        before = processes(manager)
+        for number in range(1, 4):
+            manager.systemctl("reload", "echo.service")
+            manager.wait_for(
+                lambda number=number: manager.log.count("nothing to reload") == number,  # type: ignore[misc]
+                "the daemon has heard of it",
+            )
+            manager.wait_property("echo.service", "ActiveState", "active")
+        assert echoed(sock, b"after") == b"after"
+    assert processes(manager) == before
+
+
+def test_a_reload_may_take_longer_than_the_manager_gives_by_itself(start_manager: StartManager) -> None:
+    manager = start_manager()
+    go = fifo(manager, "go")
+    code = f"""
+async def reload():
+    await trio.to_thread.run_sync(lambda: open({str(go)!r}).read())
+"""
+    service = "ExecReload=kill -HUP $MAINPID\nTimeoutStartSec=1\n"
+    path = add_echo(manager, code=code, options="reload=reload", service=service)
+    with connect(path) as sock:
+        assert echoed(sock, b"before") == b"before"
+        manager.systemctl("reload", "--no-block", "echo.service")
+        with open(go, "w"):  # it is in the middle of it
+            time.sleep(2.5)
+            assert state(manager) == "reloading"
+        manager.wait_property("echo.service", "ActiveState", "active")
+        assert echoed(sock, b"after") == b"after"
+    assert "timed out" not in manager.log
+
+
 # Watchdog
 
 
@@ -293,11 +340,36 @@ def test_a_second_signal_ends_it_at_once(start_manager: StartManager) -> None:
         assert echoed(sock, b"before") == b"before"
         manager.systemctl("kill", "echo.service")
         manager.wait_property("echo.service", "ActiveState", "deactivating")
+        time.sleep(0.3)  # sooner, it would be the same stop
         assert echoed(sock, b"still here") == b"still here"
         manager.systemctl("kill", "echo.service")
         assert ended(sock)
     manager.wait_property("echo.service", "ActiveState", "inactive")
     assert manager.property("echo.service", "Result") == "success"
+
+
+def test_one_stop_that_comes_as_several_signals_is_one_drain(start_manager: StartManager) -> None:
+    manager = start_manager()
+    # systemd signals every process of the service, and the wrapper forwards what it got to its child.
+    manager.add_program("wrapper", WRAPPER)
+    path = add_echo(
+        manager,
+        options="activation.listeners(activation.files(pid=os.getppid()))",
+        service="ExecStart=\nExecStart=wrapper\nNotifyAccess=all\n",
+    )
+    with connect(path) as sock:
+        assert echoed(sock, b"before") == b"before"
+        assert len(processes(manager)) == 2
+        # The child is ready for all of them, and does not speak for them.
+        manager.wait_property("echo.service", "ActiveState", "active")
+        assert manager.property("echo.service", "StatusText") == ""
+        manager.systemctl("stop", "--no-block", "echo.service")
+        manager.wait_for(lambda: "forwarded" in manager.log, "the wrapper has forwarded the signal")
+        manager.wait_for(lambda: "no more clients are accepted" in manager.log, "the daemon drains")
+        time.sleep(0.3)
+        assert echoed(sock, b"still here") == b"still here"
+    manager.wait_property("echo.service", "ActiveState", "inactive")
+    assert "are cut" not in manager.log
 
 
 # Errors
@@ -389,6 +461,23 @@ def test_it_leaves_when_idle_and_the_next_client_starts_it_again(start_manager: 
         assert state(manager, "echo.socket") == "active"
         assert manager.property("echo.socket", "SubState") == "listening"
     assert len(seen) == 3
+
+
+def test_what_a_program_does_after_an_idle_exit_may_take_its_time(start_manager: StartManager) -> None:
+    manager = start_manager()
+    code = """
+async def serve_and_clean_up():
+    await activation.serve(echo, idle_timeout=0.1)
+    time.sleep(2.5)
+    print("cleaned up", file=sys.stderr, flush=True)
+trio.run(serve_and_clean_up)
+sys.exit()
+"""
+    path = add_echo(manager, code=code, service="TimeoutStopSec=1\n")
+    assert ask(path, b"hello") == b"hello"
+    manager.wait_property("echo.service", "ActiveState", "inactive")
+    assert "cleaned up" in manager.log
+    assert manager.property("echo.service", "Result") == "success"
 
 
 # The units

@@ -54,7 +54,7 @@ async def test_a_whole_life(started: Starts) -> None:
             before = len(daemon.told)
             await daemon.reload()
             assert [told.partition("=")[0] for told in daemon.told[before:] if told != "WATCHDOG=1"] == [
-                *("RELOADING", "MONOTONIC_USEC", "READY")
+                *("RELOADING", "MONOTONIC_USEC", "EXTEND_TIMEOUT_USEC", "READY")
             ]
             assert ended(daemon) is None
             assert await daemon.stop() == 0

@@ -1,0 +1,166 @@
+"""Handlers: their streams, their errors, and the handshake before them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+import struct
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+import activation
+from tests.children import no_leak
+
+from .serving import LIMIT, SpecialError, echo, echoes, port_of, serving
+
+if TYPE_CHECKING:
+    import ssl
+    from pathlib import Path
+
+pytestmark = pytest.mark.usefixtures("no_manager")
+
+
+async def test_connections_are_handled_at_once_and_closed_after_their_handler() -> None:
+    with no_leak():
+        async with serving() as daemon:
+            async with await daemon.connect() as one, await daemon.connect() as two:
+                assert await echoes(two)
+                assert await echoes(one)
+                await one.send_eof()
+                assert await one.receive_some() == b""
+                assert await echoes(two)
+
+
+async def test_a_failed_or_unfinished_tls_handshake_costs_only_that_client(
+    caplog: pytest.LogCaptureFixture, certificate: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    caplog.set_level(logging.INFO)
+    context, trusting = certificate
+    listeners = await trio.open_ssl_over_tcp_listeners(0, context, host="127.0.0.1")
+    port = port_of(listeners[0])
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(activation.serve, echo, listeners, handshake_timeout=0.2))
+        async with await trio.open_tcp_stream("127.0.0.1", port) as garbage:
+            await garbage.send_all(b"GET / HTTP/1.0\r\n\r\n")
+            with trio.fail_after(LIMIT):
+                while await garbage.receive_some():
+                    pass
+        async with await trio.open_tcp_stream("127.0.0.1", port) as silent:
+            with trio.fail_after(LIMIT):
+                assert await silent.receive_some() == b""
+        secret = await trio.open_ssl_over_tcp_stream("localhost", port, ssl_context=trusting)
+        assert await echoes(secret)
+        await trio.aclose_forcefully(secret)
+        nursery.cancel_scope.cancel()
+    assert re.search(r"127\.0\.0\.1:\d+ did not finish the TLS handshake in 0\.2 s", caplog.text)
+    assert re.search(r"the connection of 127\.0\.0\.1:\d+ broke: .*SSL", caplog.text)
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
+
+
+async def test_tls_ends_with_a_goodbye(certificate: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    async def bye(stream: trio.SSLStream[trio.SocketStream]) -> None:
+        await stream.send_all(b"bye")
+
+    context, trusting = certificate
+    listeners = await trio.open_ssl_over_tcp_listeners(0, context, host="127.0.0.1")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(activation.serve, bye, listeners)
+        stream = await trio.open_ssl_over_tcp_stream("localhost", port_of(listeners[0]), ssl_context=trusting)
+        with trio.fail_after(LIMIT):
+            assert [data async for data in stream] == [b"bye"]
+        await stream.aclose()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_handlers_exception_is_logged_with_the_peer_and_costs_its_connection_only(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def handler(stream: trio.SocketStream) -> None:
+        async for data in stream:
+            if data == b"fail":
+                raise SpecialError("a bug")
+            if data == b"fail in a task":
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(handler, Fail())  # type: ignore[arg-type]
+                    await trio.sleep_forever()
+            await stream.send_all(data)
+
+    with no_leak():
+        async with serving(handler) as daemon, await daemon.connect() as other:
+            for word in (b"fail", b"fail in a task"):
+                assert await echoes(other)
+                async with await daemon.connect() as stream:
+                    await stream.send_all(word)
+                    assert await stream.receive_some() == b""
+                    peer = f"127.0.0.1:{stream.socket.getsockname()[1]}"
+                assert await echoes(other)
+                record = caplog.records[-1]
+                assert record.name == "activation"
+                assert record.levelno == logging.ERROR
+                assert peer in record.getMessage()
+                assert "a bug" in caplog.text
+    assert len(caplog.records) == 2
+
+
+class Fail:
+    """A stream whose only word is a failure."""
+
+    def __aiter__(self) -> Fail:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return b"fail"
+
+
+async def test_a_client_that_resets_is_known_by_its_address_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with serving() as daemon:
+        sock = socket.create_connection(("127.0.0.1", daemon.port))
+        peer = f"127.0.0.1:{sock.getsockname()[1]}"
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+        with trio.fail_after(LIMIT):
+            while peer not in caplog.text:
+                await trio.testing.wait_all_tasks_blocked()
+        (record,) = caplog.records
+        assert record.levelno == logging.INFO
+        assert not record.exc_info
+
+
+async def test_the_peer_is_known_although_the_handler_has_closed_the_stream(caplog: pytest.LogCaptureFixture) -> None:
+    async def handler(stream: trio.SocketStream) -> None:
+        async with stream:
+            raise SpecialError("a bug")
+
+    async with serving(handler) as daemon, await daemon.connect() as stream:
+        assert await stream.receive_some() == b""
+        assert f"127.0.0.1:{stream.socket.getsockname()[1]}" in caplog.text
+
+
+async def test_a_local_client_is_known_by_its_process(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def fail(stream: trio.SocketStream) -> None:
+        raise SpecialError
+
+    unix = trio.socket.socket(socket.AF_UNIX)
+    await unix.bind(str(tmp_path / "a.sk"))
+    unix.listen()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(activation.serve, fail, [trio.SocketListener(unix)])
+        async with await trio.open_unix_socket(str(tmp_path / "a.sk")) as stream:
+            assert await stream.receive_some() == b""
+        nursery.cancel_scope.cancel()
+    assert f"process {os.getpid()} of user {os.getuid()}" in caplog.text
+
+
+async def test_a_handler_may_end_the_whole_daemon_by_what_is_no_error() -> None:
+    async def leave(stream: trio.SocketStream) -> None:
+        raise SystemExit(7)
+
+    with no_leak(), pytest.RaisesGroup(SystemExit, flatten_subgroups=True):
+        async with serving(leave) as daemon, await daemon.connect():
+            await trio.sleep_forever()
