@@ -1,8 +1,8 @@
-"""Test a daemon as a service manager runs it: activated, reloaded, restarted, killed, stopped.
+"""Test a daemon the way a service manager runs it: activate, reload, restart, kill and stop it.
 
-:func:`activated` runs a daemon for the length of a block, and gives a :class:`Daemon`, by which the test does what
-a service manager and clients do, and sees what the daemon tells. The daemon is an async function, which then runs in
-the test's own trio, or a command, which then runs as a child process; the test is the same for both::
+:func:`activated` runs a daemon during a block and yields a :class:`Daemon`. Through that, the test acts as the service
+manager and as the clients, and sees what the daemon tells. The daemon is an async function, which runs in the test's
+own trio, or a command, which runs as a child process. The same test works for both::
 
     from activation.testing import activated
 
@@ -14,7 +14,7 @@ the test's own trio, or a command, which then runs as a child process; the test 
             await daemon.wait_status("1 connection open")
             assert await daemon.stop() == 0
 
-It needs trio only. With pytest-trio the test above is complete.
+It needs trio only. With pytest-trio, the test above is complete.
 """
 
 from ._activated import activated

@@ -19,7 +19,7 @@ from ._manager import MANAGERS_VARIABLES, Manager
 from ._sockets import What, make
 
 
-# Apart, for mypy finds no type for {"chat": "unix"} where it may be either.
+# Two overloads, since mypy infers no type for {"chat": "unix"} where a union is expected.
 @overload
 def activated(
     daemon: Callable[[], Awaitable[object]] | Sequence[StrOrBytesPath],
@@ -54,41 +54,44 @@ async def activated(
     env: Mapping[str, str] | None = None,
     timeout: float = 30.0,
 ) -> AsyncIterator[Daemon]:
-    """Run a daemon during the block, as a service manager runs it that was asked for these sockets.
+    """Run a daemon during the block, the way a service manager runs it behind these sockets.
 
-    At the end of the block, what :meth:`Daemon.connect` made is closed, and a daemon that still runs is stopped, once
-    it is ready. If the block fails, the daemon is killed, and the failure gets a note of what the daemon told.
+    At the end of the block, the clients that :meth:`Daemon.connect` made are closed, and the daemon is stopped if it
+    still runs. If the block raises an exception, the daemon is killed, and the exception gets a note that says what
+    the daemon told.
 
     Args:
         daemon: an async function without arguments, or a command, a sequence of the program and its arguments.
 
-            The function runs in the test's own trio. In it, :func:`activation.files`, :func:`activation.notify`,
-            :func:`activation.watchdog_enabled`, :func:`activation.serve` and all that use them see the test's sockets,
-            and not what the test's own process was passed, also in the tasks and worker threads that it starts. Several
-            daemons can run side by side, and ``trio.testing.MockClock`` works.
+            A function runs in the test's own trio. There, :func:`activation.files`, :func:`activation.notify`,
+            :func:`activation.watchdog_enabled`, :func:`activation.serve` and everything built on them see what the
+            test passes, instead of what the test's own process was passed. So do the tasks and the ``trio.to_thread``
+            workers that the daemon starts. Several daemons can run side by side, and ``trio.testing.MockClock`` works.
 
-            The command runs as a child, by :func:`activation.open_process`.
-        sockets: what to pass, in order: a name and ``"unix"``, ``"tcp"``, ``"udp"``, ``"unix-datagram"`` or
-            ``"seqpacket"`` for a new socket, or a name and a socket, or anything else with a ``fileno()``, of the
-            test's own. As a mapping, or as pairs, in which a name may come repeatedly.
-        watchdog: within how many seconds each ``WATCHDOG=1`` is expected once the daemon is ready: WatchdogSec= of
+            A command runs as a child process, started by :func:`activation.open_process`.
+        sockets: what to pass, in order, as a mapping or as pairs. For each name, either the kind of a new socket:
+            ``"unix"``, ``"tcp"``, ``"udp"``, ``"unix-datagram"`` or ``"seqpacket"``; or a socket of the test's own, or
+            anything else that has a ``fileno()``. In pairs, a name may come more than once.
+        watchdog: how many seconds may pass between two ``WATCHDOG=1``, once the daemon is ready. WatchdogSec= of
             systemd.service(5).
-        store: how many descriptors the daemon may store: FileDescriptorStoreMax=.
+        store: how many descriptors the daemon may store. FileDescriptorStoreMax=.
         env: variables for the daemon. A function finds them in this process's ``os.environ`` during the block.
-        timeout: how many seconds the daemon may take for anything that the test waits for.
+        timeout: how many seconds the daemon has for each thing that the test waits for.
 
     Raises:
-        AssertionError: at the end: the daemon has ended before READY=1 or was not ready in time; it has ended otherwise
-            than with 0, and the test has not asked how it ended; it missed its watchdog; or it has left something
-            behind: a descriptor or a task (of a function), a process (of a command), the path of a socket. The message
-            says what the daemon had told, and its last lines of output.
+        AssertionError: at the end of the block. The daemon ended before READY=1, or was not ready in time; it ended
+            with another status than 0, which the test did not ask for; it missed its watchdog; or it left something
+            behind: a function a descriptor or a task, a command a process, either the path of a socket. The message
+            says what the daemon told, and shows the last lines of its output.
         ExceptionGroup: several of these.
-        ValueError: a name or a kind of socket is none, or a variable is the service manager's to set.
+        ValueError: a name or the kind of a socket is not valid, or ``env`` sets a variable of the service manager.
         OSError: a socket cannot be made, or the command cannot be started.
     """
     env = dict(env or {})
     if taken := sorted(env.keys() & MANAGERS_VARIABLES):
-        raise ValueError(f"{', '.join(taken)} cannot be set by env: they tell the daemon what the test passes to it")
+        raise ValueError(
+            f"{', '.join(taken)} cannot be set by env; the kit sets them, to tell the daemon what the test passes"
+        )
     if watchdog is not None and not watchdog > 0:
         raise ValueError(f"watchdog is {watchdog}; expected seconds, more than 0, or None for no watchdog")
     failure: BaseException | None = None
@@ -105,7 +108,7 @@ async def activated(
         async with trio.open_nursery() as nursery:
             manager = Manager(nursery, daemon, passed, descriptor_store, watchdog, env, folder, timeout)
             nursery.start_soon(descriptor_store.watch)
-            # Out of the nursery's sight: it would put what the test raises into a group.
+            # The nursery would wrap the test's exception in a group, so it does not get to see it.
             try:
                 await manager.begin()
                 yield Daemon(manager)
@@ -119,11 +122,11 @@ async def activated(
     if len(complaints) == 1:
         raise complaints[0]
     if complaints:
-        raise ExceptionGroup("the daemon did not do as it should", complaints)
+        raise ExceptionGroup("the daemon did several things wrong", complaints)
 
 
 _lent: dict[str, tuple[str | None, int]] = {}
-"""The variables that are in os.environ for a daemon: what was there before, and for how many daemons."""
+"""The variables in os.environ that are there for daemons: each with its value before, and the number of daemons."""
 
 
 @contextmanager

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from activation._types import HasFileno, StrOrBytesPath
 
 LAST_OUTPUT = 1.0
-"""Seconds that a pipe may stay open when the process has ended: something else may hold it."""
+"""Seconds to read on after the process has ended. Another process may keep the pipe open."""
 
 
 @attrs.define(eq=False)
@@ -38,7 +38,7 @@ class CommandRun(Run):
         files: Sequence[tuple[str, int | HasFileno]],
         env: Mapping[str, str],
     ) -> None:
-        """Start the process, as :func:`activation.open_process` does, in a process group of its own."""
+        """Start the process, in a process group of its own."""
         self.process = await open_process(
             command,
             files,
@@ -77,7 +77,7 @@ class CommandRun(Run):
         for line in lines:
             text = line.decode(errors="backslashreplace")
             self.output.append(text)
-            print(text, file=sys.stderr)  # for pytest to show among what a failed test has written
+            print(text, file=sys.stderr)  # pytest shows it if the test fails
 
     def send_signal(self, number: int) -> None:
         assert self.process
@@ -94,17 +94,17 @@ class CommandRun(Run):
                 if kind == "socket":
                     inodes.add(int(inode[:-1]))
         except OSError:
-            pass  # the process has just ended
+            pass  # the process has ended
         return inodes
 
     def _kill_children(self) -> None:
-        """Kill what the process has started and left, as a service manager does: KillMode=control-group."""
+        """Kill the processes that it started and left, as KillMode=control-group of systemd.kill(5) does."""
         assert self.process
         try:
             os.killpg(self.process.pid, signal.SIGKILL)
         except ProcessLookupError:
             return
-        self.left.append("a process that it had started (killed now)")
+        self.left.append("a process that it started (now killed)")
 
     async def react(self) -> None:
         before = self.status_text

@@ -1,4 +1,4 @@
-"""The test's side: what a service manager and clients do with a daemon, and what they see of it."""
+"""What a test does with a daemon, as its service manager and as its clients, and what it sees of it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @attrs.define(eq=False, repr=False)
 class Daemon:
-    """A daemon that a test runs, as :func:`activated` gives it.
+    """A daemon under test. :func:`activated` yields it.
 
-    Whatever waits here waits for ``timeout`` seconds of :func:`activated` at most. What the daemon should have done and
-    has not is an AssertionError that says what the daemon had told, and its last lines of output.
+    Every method that waits does so for the ``timeout`` of :func:`activated` at most. It raises an AssertionError if the
+    daemon ends first or takes longer. The message says what the daemon told, and shows the last lines of its output.
     """
 
     _manager: Manager
@@ -38,7 +38,7 @@ class Daemon:
     # What clients do
 
     def address(self, name: str) -> Any:
-        """Where clients reach the first socket with this name: a path, or a pair of host and port.
+        """Return where clients reach the first socket of this name: a path, or a pair of host and port.
 
         Raises:
             KeyError: no descriptor has this name.
@@ -47,20 +47,19 @@ class Daemon:
         return _sockets.address(self._named(name))
 
     async def connect(self, name: str) -> Any:
-        """Connect to the first socket with this name, and let the daemon take the client in.
+        """Connect to the first socket of this name, and give a daemon that is ready a moment to accept.
 
-        A daemon that is ready gets its turn first: an async function until it waits for something, a command that tells
-        its status until it has told another one, a tenth of a second at most. What the test leaves open is closed at
-        the end of the block.
+        The moment lasts until an async function has nothing left to do but wait, or until a command that tells its
+        status tells a new one, but a tenth of a second at most. The end of the block closes what the test leaves open.
 
         Returns:
-            a ``trio.SocketStream`` for "unix" and "tcp", an :class:`activation.SeqpacketChannel` for "seqpacket", a
-            trio datagram socket that is connected for "udp" and "unix-datagram".
+            A ``trio.SocketStream`` for "unix" and "tcp", an :class:`activation.SeqpacketChannel` for "seqpacket", and a
+            connected trio datagram socket for "udp" and "unix-datagram".
 
         Raises:
             KeyError: no descriptor has this name.
-            ValueError: it is no socket that takes clients.
-            OSError: as of connect(2).
+            ValueError: the descriptor is no socket that takes clients.
+            OSError: connect(2) fails.
         """
         client = await _sockets.connect(self._named(name))
         self._manager.clients.append(client)
@@ -72,26 +71,26 @@ class Daemon:
             if passed.name == name:
                 return passed
         names = ", ".join(passed.name for passed in self._manager.passed) or "nothing"
-        raise KeyError(f"no socket {name!r} is passed to the daemon; there is {names}")
+        raise KeyError(f"the daemon is passed no socket {name!r}; it is passed {names}")
 
     # What a service manager sees
 
     @property
     def told(self) -> list[str]:
-        """Every assignment that the daemon has told by sd_notify(3), in order, over all its starts."""
+        """Every assignment that the daemon has sent by sd_notify(3), in order, over all its starts."""
         return [assignment for run in self._manager.runs for assignment in run.told]
 
     @property
     def status(self) -> str | None:
-        """The text of the last ``STATUS=``; None where none was told since the daemon was started last."""
+        """The text of the last ``STATUS=``; None if the daemon has sent none since its last start."""
         return self._manager.run.status_text
 
     @property
     def exited(self) -> int | None:
-        """How the daemon has ended: 0 and more is its exit status, less than 0 a signal; None while it runs.
+        """How the daemon ended: its exit status, or the negative number of a signal; None while it runs.
 
-        An async function has the exit status that a program has whose main function it is: 0 when it returns, 1 when it
-        raises an exception, and what :exc:`SystemExit` says.
+        The status of an async function is that of a program with this main function: 0 if it returns, 1 if it raises an
+        exception, and whatever a :exc:`SystemExit` says.
         """
         if not self._manager.run.over:
             return None
@@ -100,10 +99,9 @@ class Daemon:
 
     @property
     def watchdog_missed(self) -> int:
-        """How often the time for ``WATCHDOG=1`` passed without it, since the first READY=1.
+        """How many times the daemon did not send ``WATCHDOG=1`` in time.
 
-        A service manager would have killed the daemon at the first time. At the end of the block it is an
-        AssertionError.
+        A service manager kills the daemon the first time. Here, the end of the block raises an AssertionError.
         """
         return sum(run.watchdog_missed for run in self._manager.runs)
 
@@ -113,18 +111,18 @@ class Daemon:
         return [name for name, _ in self._manager.store.files()]
 
     def stored_state(self, name: str) -> bytes | None:
-        """What the daemon has stored under this name by :func:`activation.store_state`; None where it has not.
+        """Return what :func:`activation.store_state` stored under this name, or None if there is nothing.
 
-        Of another file, the newest one under the name, it is the contents.
+        If a file of the daemon's own is stored under the name, return its contents.
 
         Raises:
-            ValueError: what is stored under it is no file.
+            ValueError: the descriptor that is stored under the name is no file.
         """
         for stored, descriptor in reversed(self._manager.store.files()):
             if stored == name:
                 status = os.fstat(descriptor)
                 if not stat.S_ISREG(status.st_mode):
-                    raise ValueError(f"the descriptor {name!r} in the store is no file, so it has no contents to read")
+                    raise ValueError(f"the descriptor {name!r} in the store is no file and has no contents")
                 state = state_in(descriptor)
                 return os.pread(descriptor, status.st_size, 0) if state is None else state
         return None
@@ -132,14 +130,15 @@ class Daemon:
     # Waiting for it
 
     async def ready(self) -> None:
-        """Wait until the daemon has told READY=1 since it was started last."""
-        await self._manager.until(lambda: self._manager.run.ready, READY)
+        """Wait until the daemon has sent READY=1 since its last start."""
+        await self._manager.until(lambda: self._manager.run.ready, f"tell {READY}")
 
     async def wait_told(self, assignment: str) -> str:
-        """Wait until the daemon has told this since it was started last, and return it.
+        """Wait until the daemon has sent this assignment since its last start, and return it.
 
         Args:
-            assignment: such as ``"STATUS=Serving"``; one that ends with the ``=`` stands for any value.
+            assignment: for example ``"STATUS=Serving"``. With nothing after the ``=``, as in ``"MAINPID="``, it stands
+                for any value.
         """
 
         def found() -> str | None:
@@ -148,17 +147,17 @@ class Daemon:
                     return told
             return None
 
-        await self._manager.until(lambda: found() is not None, assignment)
+        await self._manager.until(lambda: found() is not None, f"tell {assignment}")
         told = found()
         assert told is not None
         return told
 
     async def wait_status(self, text: str) -> None:
-        """Wait until :attr:`status` is this."""
-        await self._manager.until(lambda: self.status == text, f"STATUS={text}")
+        """Wait until :attr:`status` is this text."""
+        await self._manager.until(lambda: self.status == text, f"tell STATUS={text}")
 
     async def wait_exited(self) -> int:
-        """Wait until the daemon has ended by itself, and return its :attr:`exited`."""
+        """Wait until the daemon ends by itself, and return :attr:`exited`."""
         await self._manager.until(lambda: self._manager.run.over, "end")
         status = self.exited
         assert status is not None
@@ -167,19 +166,22 @@ class Daemon:
     # What a service manager does
 
     async def start(self) -> None:
-        """Start the daemon again after it has ended, with the same sockets and what it had stored; wait for READY=1.
+        """Start a daemon that has ended again, with the same sockets and the same store, and wait for READY=1.
 
-        As a socket unit does when a client comes, or Restart= of systemd.service(5).
+        A socket unit does this when a client comes, and so does Restart= of systemd.service(5).
+
+        Raises:
+            RuntimeError: the daemon runs.
         """
         if not self._manager.run.over:
-            raise RuntimeError("the daemon runs; restart() ends it first")
+            raise RuntimeError("the daemon is running; use restart(), which stops it first")
         await self._manager.begin()
         await self.ready()
 
     async def reload(self) -> None:
-        """Wait until it is ready, send SIGHUP, and wait for RELOADING=1 with MONOTONIC_USEC=, then READY=1.
+        """Wait for READY=1, send SIGHUP, and wait for RELOADING=1 with MONOTONIC_USEC= and then READY=1.
 
-        ``systemctl reload`` of a service with Type=notify-reload, systemd.service(5).
+        ``systemctl reload`` does this to a service with Type=notify-reload, systemd.service(5).
         """
         await self.ready()
         before = len(self._manager.run.told)
@@ -188,44 +190,44 @@ class Daemon:
         def told() -> list[str]:
             return self._manager.run.told[before:]
 
-        await self._manager.until(lambda: RELOADING in told(), RELOADING)
-        await self._manager.until(lambda: READY in told()[told().index(RELOADING) :], f"{READY} after {RELOADING}")
+        await self._manager.until(lambda: RELOADING in told(), f"tell {RELOADING}")
+        await self._manager.until(lambda: READY in told()[told().index(RELOADING) :], f"tell {READY} after {RELOADING}")
         if not any(assignment.startswith("MONOTONIC_USEC=") for assignment in told()):
             raise self._manager.complaint(
                 f"the daemon told {RELOADING} without MONOTONIC_USEC=; see activation.monotonic_usec()"
             )
 
     async def restart(self) -> None:
-        """Stop the daemon and start it again, with the same sockets and what it had stored; wait for READY=1."""
+        """Stop the daemon, start it again with the same sockets and the same store, and wait for READY=1."""
         status = await self._manager.end()
         if not self._manager.run.ended_well:
             raise self._manager.complaint(
-                f"the daemon ended with {described(status)} when it was to restart; expected 0"
+                f"the daemon ended with {described(status)} when the test restarted it; expected 0"
             )
         await self._manager.begin()
         await self.ready()
 
     async def crash(self) -> None:
-        """Let the daemon die as of ``kill -9``, then start it again as :meth:`restart` does.
+        """Kill the daemon as ``kill -9`` does, then start it again as :meth:`restart` does.
 
-        A command is killed by SIGKILL. An async function is cancelled, and until its clean-up is done, which goes
-        unheard, nothing of it reaches anybody: its notifications are not sent, its descriptors are already closed for
-        everybody else, so that what it sends or writes goes nowhere, and what it had stored of shared memory
-        (memfd_create(2)) is kept as it was in the moment of the crash.
+        A command is killed by SIGKILL. An async function is cancelled, and the clean-up that follows has no effect
+        outside of it. Its notifications are not sent. Its descriptors are replaced by dead ones, as if the kernel had
+        closed them, so what it sends or writes goes nowhere. Shared memory that it has stored, memfd_create(2), is kept
+        as it was at the moment of the crash.
 
-        What that cannot imitate: a death between two instructions, for a cancelled function has always come to an
-        ``await``; a function that never awaits; what worker threads do and have opened; files that are mapped into
-        memory; what child processes do; and effects that need no descriptor of the daemon, such as removing a file or
-        changing a variable of the test.
+        For an async function, some of a real crash cannot be imitated. It dies only where it awaits, never between two
+        instructions, and not at all if it never awaits. Its worker threads go on, with what they have opened, and so
+        do its child processes. Files that it has mapped into memory stay mapped. And its clean-up can still do what
+        takes no descriptor: remove a file, or change a variable that the test shares.
         """
         await self._manager.kill()
         await self._manager.begin()
         await self.ready()
 
     async def stop(self) -> int:
-        """Send SIGTERM as ``systemctl stop`` does, wait until the daemon has ended, and return its :attr:`exited`.
+        """Send SIGTERM as ``systemctl stop`` does, wait until the daemon has ended, and return :attr:`exited`.
 
-        It empties the store. A daemon that asks for it by EXTEND_TIMEOUT_USEC= gets more time.
+        The store is empty afterwards. A daemon that asks for more time by EXTEND_TIMEOUT_USEC= gets it.
         """
         status = await self._manager.end()
         self._manager.store.clear()
@@ -235,7 +237,8 @@ class Daemon:
     def send_signal(self, number: int) -> None:
         """Send a signal.
 
-        In a daemon that is an async function, those that serve() hears, and those that end a process, have an effect;
-        ``trio.open_signal_receiver()`` and ``signal.signal()`` do not hear them.
+        An async function is no process. Its :func:`activation.serve` hears the signal, or else the signal has its
+        default effect, which for most is the daemon's death. ``trio.open_signal_receiver()`` and ``signal.signal()`` do
+        not hear it.
         """
         self._manager.run.send_signal(number)

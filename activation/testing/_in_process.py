@@ -1,4 +1,4 @@
-"""A daemon that is an async function: it runs in the test's own trio, and a context variable tells it so."""
+"""A daemon that is an async function. It runs in the test's own trio; a context variable tells the library so."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _IGNORED = {signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH, signal.SIGCONT, sign
 
 @attrs.define(eq=False)
 class _Surroundings:
-    """What ``activation`` finds around a daemon inside its test; see ``activation._environment.Surroundings``."""
+    """What the library sees in place of a process: ``activation._environment.Surroundings``."""
 
     run: InProcessRun
     environ: dict[str, str]
@@ -49,19 +49,19 @@ class _Surroundings:
     _thread: int = attrs.field(factory=threading.get_ident)
 
     def passed(self) -> Sequence[int]:
-        """What files() returns; from now on these descriptors are the daemon's."""
+        """Return the descriptors for files(). From now on they belong to the daemon."""
         if not self.taken:
             self.taken = True
             self.run.account.own(self.descriptors)
         return self.descriptors
 
     def told(self) -> None:
-        """Hear the message at once: nobody else would, while the daemon waits for room for the next one."""
+        """Take in the message at once. A daemon that sends many of them would wait for room in the queue forever."""
         if threading.get_ident() == self._thread:
             self.run.hear_at_once()
 
     def raise_signal(self, number: int) -> None:
-        """Let the daemon's serve() hear it, or let it have its default action."""
+        """Let the serve() of the daemon hear it, or do what the signal does by default."""
         heard = [hearing for hearing in self.hearings if number in hearing.numbers]
         for hearing in heard:
             hearing.put(number)
@@ -69,7 +69,7 @@ class _Surroundings:
             self.run.die(number)
 
     def close(self) -> None:
-        """Close what the daemon has never asked for."""
+        """Close the descriptors if the daemon never called files()."""
         if not self.taken:
             for descriptor in self.descriptors:
                 os.close(descriptor)
@@ -80,10 +80,10 @@ class InProcessRun(Run):
     """One call of the function.
 
     Attributes:
-        stored: tells what is in the store.
-        dying: called when it has just died, before anything of it can run on.
-        killed_by: the signal that it died of.
-        left: what it has left behind.
+        stored: returns the descriptors in the store.
+        dying: called at its death, before its clean-up begins.
+        killed_by: the number of the signal that killed it.
+        left: what it left behind.
     """
 
     function: Callable[[], Awaitable[object]]
@@ -97,7 +97,7 @@ class InProcessRun(Run):
     left: list[str] = attrs.field(factory=list)
 
     def prepare(self, files: Sequence[tuple[str, int | HasFileno]], env: Mapping[str, str]) -> None:
-        """Put in place what the function is to find."""
+        """Prepare what the function is going to find."""
         try:
             self.ledger = _ledger.get()
         except LookupError:
@@ -142,7 +142,7 @@ class InProcessRun(Run):
                 self._fail(error)
                 status = 1
             except BaseExceptionGroup as errors:
-                # A group that has a SystemExit ends a process as any other error does.
+                # A SystemExit in a group ends a program with status 1, as any other exception does.
                 if errors.split((Exception, SystemExit))[1] is not None:
                     raise
                 self._fail(errors)
@@ -155,7 +155,7 @@ class InProcessRun(Run):
         finally:
             self.surroundings.environ.pop("NOTIFY_SOCKET", None)
             if self.status is None:
-                self.status = -signal.SIGKILL  # the test has ended before it
+                self.status = -signal.SIGKILL  # the test was cancelled
             self.ledger.close(self.account)
 
     def _fail(self, error: BaseException) -> None:
@@ -164,7 +164,7 @@ class InProcessRun(Run):
             self.output.extend("".join(traceback.format_exception_only(error)).splitlines())
 
     def _close_what_nobody_owns(self) -> None:
-        """Close what a process may well leave to its end, when the kernel closes all."""
+        """Close what a process may rightly keep open until the kernel closes it."""
         close_states()
         for file in passed_before():
             if file.fileno() >= 0 and (self.killed_by is not None or is_memfd(file.fileno())):
@@ -172,7 +172,7 @@ class InProcessRun(Run):
 
     def _left(self) -> list[str]:
         if self.account.descriptors:
-            gc.collect()  # what nothing refers to any more is closed by now, or it never is
+            gc.collect()  # closes sockets and files that nothing refers to any more
         left = []
         for number in self.account.still_open():
             what = os.readlink(f"/proc/self/fd/{number}") if os.path.isdir("/proc/self/fd") else "open"
@@ -190,7 +190,7 @@ class InProcessRun(Run):
                 self.surroundings.raise_signal(number)
 
     def die(self, number: int) -> None:
-        """End in the middle of whatever, so that nothing that the daemon still does reaches anybody."""
+        """Cancel the function, and cut it off, so that its clean-up has no effect outside of it."""
         if self.killed_by is None and self.status is None:
             self.ledger.settle()
             self.drain()
@@ -201,7 +201,7 @@ class InProcessRun(Run):
             self.dying()
 
     def hear_at_once(self) -> None:
-        """Hear what the daemon has just told in this very step."""
+        """Take in what the daemon told during the running step."""
         self.ledger.settle()
         self.drain()
         self.ledger.disown(self.stored())
@@ -210,7 +210,9 @@ class InProcessRun(Run):
         return {inode for _, inode in self.account.descriptors.values()}
 
     async def react(self) -> None:
-        from trio.testing import wait_all_tasks_blocked  # it loads pytest, where that is installed
+        from trio.testing import (
+            wait_all_tasks_blocked,  # not above: trio.testing imports pytest where that is installed
+        )
 
         with trio.move_on_after(REACTION):
             await wait_all_tasks_blocked()
@@ -222,14 +224,14 @@ class InProcessRun(Run):
         return True
 
     def pet(self, now: float) -> None:
-        # A loop that was stuck runs this first, or the one who waits for it.
+        # After the loop was stuck, either this runs first, or the task that waits for the deadline.
         if self.watchdog is not None and self.ready and not self.ending and now > self.petted + self.watchdog:
             self.watchdog_missed += 1
         super().pet(now)
 
 
 class _LogLines(logging.Handler):
-    """What a run of a daemon logs: its output."""
+    """Adds what one run of a daemon logs to its output."""
 
     def __init__(self, run: InProcessRun) -> None:
         super().__init__()
@@ -237,6 +239,6 @@ class _LogLines(logging.Handler):
         self.setFormatter(logging.Formatter("%(levelname)s:%(name)s:%(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep the record if the run has logged it."""
+        """Add the record if that run logged it."""
         if _current.get() is self.run.surroundings:
             self.run.output.extend(self.format(record).splitlines())

@@ -1,8 +1,8 @@
-"""Who has opened which descriptor, and who has begun which task, among the daemons that run inside one test.
+"""Which descriptors and which tasks belong to which daemon, among several daemons and a test in one process.
 
-The instrument looks before and after each step of a task for the lowest number that is free. A descriptor that is
-opened takes that number, so as long as it stays the same, nobody has opened anything. Only when it changes are all
-descriptors listed, and the new ones are the running task's daemon's.
+Before and after each step of a task, the ledger looks which descriptor number is the lowest free one. Opening a
+descriptor takes that number. As long as it stays the same, no descriptor was opened. When it changes during a step, the
+ledger lists all descriptors, and the new ones belong to the daemon whose task made the step.
 """
 
 from __future__ import annotations
@@ -26,14 +26,19 @@ _FOLDER = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
 
 @attrs.define(eq=False)
 class Account:
-    """What one run of a daemon has opened and begun."""
+    """What one run of a daemon has opened and started.
+
+    Attributes:
+        descriptors: each number, with the device and the inode that it had.
+        tasks: the tasks, except for the first.
+    """
 
     descriptors: dict[int, tuple[int, int]] = attrs.field(factory=dict)
     _files: set[int] = attrs.field(factory=set)
     tasks: set[trio.lowlevel.Task] = attrs.field(factory=set)
 
     def own(self, numbers: Iterable[int]) -> None:
-        """Take these descriptors as the daemon's."""
+        """Note that these descriptors belong to the daemon."""
         for number in numbers:
             try:
                 status = os.fstat(number)
@@ -44,20 +49,20 @@ class Account:
                 self._files.add(number)
 
     def forget_closed_files(self) -> None:
-        """Forget files that the daemon's step has closed: unlike a socket, another may open the same one again."""
+        """Forget the files that a step of the daemon closed. Unlike a socket, the test may open the same one again."""
         for number in [number for number in self._files if _identity(number) != self.descriptors[number]]:
             self._files.discard(number)
             del self.descriptors[number]
 
     def still_open(self) -> list[int]:
-        """Those of the daemon's descriptors that are open, and not another's under the same number."""
+        """Return the daemon's descriptors that are still open, and still the same."""
         return [number for number, identity in self.descriptors.items() if _identity(number) == identity]
 
     def cut(self) -> None:
-        """Close the daemon's descriptors as the kernel does when a process dies, in the middle of whatever.
+        """Close the daemon's descriptors as the kernel does when a process dies.
 
-        Objects of the daemon that hold the numbers find something dead there, which they may close: a socket without
-        another end, or /dev/null.
+        The daemon's Python objects still have the numbers and close them later. So something dead takes their place: a
+        socket without another end, or /dev/null.
         """
         dead, other = socket.socketpair()
         other.close()
@@ -66,7 +71,7 @@ class Account:
         for number in self.still_open():
             mode = os.fstat(number).st_mode
             if stat.S_IFMT(mode) == 0:
-                continue  # an epoll, a pidfd: nobody outside sees it
+                continue  # an epoll or a pidfd, which has no effect on anybody else
             trio.lowlevel.notify_closing(number)
             os.dup2(dead.fileno() if stat.S_ISSOCK(mode) else null, number, inheritable=False)
         self.descriptors.clear()
@@ -86,7 +91,7 @@ class Ledger(trio.abc.Instrument):
         self._users = 0
 
     def open(self, task: trio.lowlevel.Task) -> Account:
-        """Begin an account with the daemon's main task."""
+        """Begin an account for the daemon whose first task this is."""
         if not self._users:
             self._probe = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
             trio.lowlevel.add_instrument(self)
@@ -97,7 +102,7 @@ class Ledger(trio.abc.Instrument):
         return account
 
     def close(self, account: Account) -> None:
-        """End the account; what is in it stays as it was."""
+        """End an account. It keeps what is in it."""
         for task in [task for task, owner in self._owners.items() if owner is account]:
             del self._owners[task]
         self._users -= 1
@@ -107,11 +112,11 @@ class Ledger(trio.abc.Instrument):
             _notify_socket.close()
 
     def disown(self, numbers: Iterable[int]) -> None:
-        """See these descriptors, which were opened on the way of the daemon's own step, as the test's."""
+        """Note that these descriptors belong to the test, although they were opened during a step of the daemon."""
         self._known.update(numbers)
 
     def task_spawned(self, task: trio.lowlevel.Task) -> None:
-        """A task of a daemon's task is the daemon's, in whichever nursery."""
+        """Note that a task belongs to the daemon whose task started it, whatever nursery it runs in."""
         try:
             owner = self._owners.get(trio.lowlevel.current_task())
         except RuntimeError:
@@ -127,18 +132,18 @@ class Ledger(trio.abc.Instrument):
             owner.tasks.discard(task)
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002
-        """What was opened since the last step is nobody's here: another thread's."""
+        """Give what another thread opened since the last step to nobody."""
         self._look(None)
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        """What was opened in this step is the task's."""
+        """Give what was opened during the step to the daemon that the task belongs to."""
         owner = self._owners.get(task)
         self._look(owner)
         if owner is not None:
             owner.forget_closed_files()
 
     def settle(self) -> None:
-        """See what the running step has opened until now."""
+        """Do the same for the step that is still running."""
         if self._users:
             try:
                 self.after_task_step(trio.lowlevel.current_task())
@@ -149,14 +154,14 @@ class Ledger(trio.abc.Instrument):
         try:
             lowest = fcntl.fcntl(self._probe, fcntl.F_DUPFD_CLOEXEC, 0)
         except OSError:
-            return  # none is free, so nobody opens one
+            return  # no number is free, so nothing was opened
         os.close(lowest)
         if lowest == self._lowest:
             return
         self._lowest = lowest
-        known = set(map(int, os.listdir(_FOLDER))) - {lowest}  # that one has listed the folder
+        known = set(map(int, os.listdir(_FOLDER))) - {lowest}  # the descriptor that listed the folder
         if owner is not None:
-            # The socket that notifications take is the process's, whoever has opened it.
+            # The socket for notifications belongs to the process, whoever opened it.
             owner.own(known - self._known - _notify_socket.kept())
         self._known = known
 

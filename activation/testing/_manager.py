@@ -1,4 +1,4 @@
-"""The service manager of one test: it starts the daemon, waits for it, ends it, and says what was wrong."""
+"""The service manager of one test: it starts a daemon, waits for it, stops it, and says what it did wrong."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 MANAGERS_VARIABLES = frozenset(
     {*VARIABLES, "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "FDSTORE", "MAINPID", "SYSTEMD_EXEC_PID"}
 )
-"""What a service manager sets; what the test itself was given of it is none of the daemon's business."""
+"""Variables that a service manager sets. The daemon gets none of those that the test's own process has."""
 
 TOLD_SHOWN = 20
-"""Of what a daemon has told, how many assignments a complaint shows."""
+"""The number of assignments that a complaint shows, of those that the daemon told."""
 
 
 @attrs.define(eq=False)
 class Manager:
-    """One daemon, all its runs, and what is left from one run to the next.
+    """One daemon: all its runs, and what stays from one run to the next.
 
     Attributes:
-        clients: what the test has connected, to be closed at its end.
-        status_taken: the test has been told how the last run ended.
-        not_polled: the names that came with FDPOLL=0.
-        complaints: what was wrong and is still to be told.
+        clients: the connections of the test, which are closed at its end.
+        status_taken: whether the test has asked how the last run ended.
+        not_polled: the names of descriptors that were stored with FDPOLL=0.
+        complaints: what the daemon did wrong, to be raised at the end of the test.
     """
 
     nursery: trio.Nursery
@@ -62,11 +62,11 @@ class Manager:
 
     @property
     def run(self) -> Run:
-        """The run of now, or the last one."""
+        """The current run, or the last one."""
         return self.runs[-1]
 
     async def begin(self) -> None:
-        """Start the daemon with the sockets and what is in the store."""
+        """Start the daemon with the sockets and with what is in the store."""
         files: list[tuple[str, int | HasFileno]] = [(passed.name, passed.holder) for passed in self.passed]
         files += self.store.files()
         receiver = NotifyReceiver()
@@ -93,7 +93,7 @@ class Manager:
             inside.prepare(files, variables)
             return inside
         inherited = {name: value for name, value in os.environ.items() if name not in MANAGERS_VARIABLES}
-        # What a daemon in Python has printed is to be seen although it hangs or is killed.
+        # Otherwise a daemon in Python that hangs or is killed keeps in its buffer what it has printed.
         inherited.setdefault("PYTHONUNBUFFERED", "1")
         child = CommandRun(self._take, self.watchdog, receiver)
         await child.start(self.daemon, files, inherited | variables)
@@ -113,12 +113,12 @@ class Manager:
         self.store.take(notification)
 
     async def kill(self) -> None:
-        """Let it die, and wait until it has ended."""
+        """Kill the daemon, and wait until it has ended."""
         self.run.kill()
         await self.until_over("end after SIGKILL")
 
     def _part_from_shared_memory(self) -> None:
-        """Have the store keep copies of the memory that the dead daemon may still change."""
+        """Replace the memory in the store by copies, which the clean-up of a dead daemon cannot change."""
         stored = self.store.files()
         if any(is_memfd(descriptor) for _, descriptor in stored):
             kept = [(name, copied(fd) if is_memfd(fd) else os.dup(fd)) for name, fd in stored]
@@ -130,12 +130,12 @@ class Manager:
         return [descriptor for _, descriptor in self.store.files()]
 
     async def let_it_react(self) -> None:
-        """Let a daemon that is ready react to a client."""
+        """Give a daemon that is ready a moment to react to a client."""
         if self.run.ready and not self.run.over:
             await self.run.react()
 
     async def end(self) -> int:
-        """Send SIGTERM if it runs, wait until it has ended, and return how."""
+        """Send SIGTERM if the daemon runs, wait until it has ended, and return its status."""
         run = self.run
         if not run.over:
             run.look_at_the_watchdog()
@@ -157,13 +157,13 @@ class Manager:
         left += [f"the socket {path}" for path in sorted(run.own_paths - known) if os.path.exists(path)]
         left += [f"the path {entry.path}" for entry in os.scandir(self.folder) if entry.path not in own]
         if left:
-            self.complaints.append(self.complaint(f"the daemon has ended and left behind: {'; '.join(left)}", run))
+            self.complaints.append(self.complaint(f"the daemon ended and left behind: {'; '.join(left)}", run))
         if gone := [path for path in own if not os.path.exists(path)]:
-            said = "the daemon has removed a path that is the service manager's, so nobody can connect any more"
+            said = "the daemon removed a path that belongs to the service manager, so nobody can connect any more"
             self.complaints.append(self.complaint(f"{said}: {'; '.join(gone)}", run))
 
     async def until_over(self, what: str) -> None:
-        """Wait until it has ended; what does not in time is killed."""
+        """Wait until the daemon has ended. If it does not end in time, kill it."""
         run = self.run
         try:
             await self.until(lambda: run.over, what)
@@ -172,27 +172,27 @@ class Manager:
             raise
 
     async def until(self, condition: Callable[[], bool], what: str) -> None:
-        """Wait until the condition holds, or raise a complaint that this is missing."""
+        """Wait until the condition holds. Otherwise raise the complaint that the daemon did not do ``what``."""
         run = self.run
         since = trio.current_time()
         while not condition():
             if run.over:
-                raise self.complaint(f"the daemon ended with {described(run.status)} before {what}")
+                raise self.complaint(f"the daemon ended with {described(run.status)} and did not {what}")
             deadline = max(since + self.timeout, run.extended)
             if trio.current_time() >= deadline:
-                raise self.complaint(f"{deadline - since:g} seconds have passed without {what} of the daemon")
+                raise self.complaint(f"the daemon did not {what} within {deadline - since:g} seconds")
             with trio.move_on_at(deadline):
                 await run.changed.park()
 
     def complaint(self, what: str, run: Run | None = None) -> AssertionError:
-        """Say what was wrong with a run, the one of now by default."""
+        """Return an error that says what the daemon did wrong, in the current run by default."""
         run = run or self.run
         complaint = AssertionError(f"{what}\n{self._account(run)}")
         complaint.__cause__ = run.failure
         return complaint
 
     def _account(self, run: Run) -> str:
-        """What it has told and written, for somebody who wants to know what went wrong."""
+        """Return what the daemon told and wrote."""
         told = [assignment for assignment in run.told if assignment != WATCHDOG]
         shown = ["..."] * (len(told) > TOLD_SHOWN) + told[-TOLD_SHOWN:]
         lines = ["it told: " + (", ".join(shown) or "nothing")]
@@ -202,11 +202,11 @@ class Manager:
     # The end of the test
 
     async def finish(self) -> list[AssertionError]:
-        """Stop the daemon if it still runs, and return all that there is to complain of."""
+        """Stop the daemon if it still runs, and return everything that it did wrong."""
         self._close_clients()
         try:
             if not self.run.over:
-                await self.until(lambda: self.run.ready, READY)
+                await self.until(lambda: self.run.ready, f"tell {READY}")
                 await self.end()
                 self.status_taken = False
         except AssertionError as complaint:
@@ -214,7 +214,7 @@ class Manager:
         else:
             run = self.run
             if not self.status_taken and not (run.ended_well and run.ready):
-                without = "" if run.ready else f" before {READY}"
+                without = "" if run.ready else f" and did not tell {READY}"
                 self.complaints.append(self.complaint(f"the daemon ended with {described(run.status)}{without}"))
         await self.abandon()
         for run in self.runs:
@@ -225,7 +225,7 @@ class Manager:
         return self.complaints
 
     async def abandon(self, failure: BaseException | None = None) -> None:
-        """Let the daemon die if it still runs; add to the test's failure what may explain it."""
+        """Kill the daemon if it still runs. Add what it told and wrote to the failure of the test."""
         self._close_clients()
         if isinstance(failure, Exception) and self.runs:
             account = self._account(self.run)
@@ -245,7 +245,7 @@ class Manager:
 
 
 def described(status: int | None) -> str:
-    """An exit status in words."""
+    """Put an exit status into words."""
     if status is not None and status < 0:
         try:
             return signal.Signals(-status).name

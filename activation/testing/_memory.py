@@ -1,4 +1,4 @@
-"""What a daemon keeps in shared memory, as it was in the moment of its death."""
+"""Copies of shared memory, made at the moment of a crash."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _CHUNK = 1 << 20
 
 
 def copied(descriptor: int) -> int:
-    """A new descriptor of a copy of the memfd ``descriptor``: whoever has that mapped changes nothing in the copy."""
+    """Copy a memfd, with its seals, and return the descriptor of the copy, which later writes do not reach."""
     copy = os.memfd_create("activation", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         status = os.fstat(descriptor)
         os.ftruncate(copy, status.st_size)
         _copy_data(descriptor, copy, status.st_size)
-        os.fchmod(copy, stat.S_IMODE(status.st_mode))  # first: what may be executed, F_SEAL_EXEC seals against writing
+        os.fchmod(copy, stat.S_IMODE(status.st_mode))  # before F_SEAL_EXEC, which forbids to write to an executable
         os.lseek(copy, os.lseek(descriptor, 0, os.SEEK_CUR), os.SEEK_SET)
         fcntl.fcntl(copy, _ADD_SEALS, fcntl.fcntl(descriptor, _GET_SEALS))
     except BaseException:
@@ -28,18 +28,18 @@ def copied(descriptor: int) -> int:
 
 
 def is_memfd(descriptor: int) -> bool:
-    """Whether the descriptor is of memfd_create(2)."""
+    """Whether the descriptor comes from memfd_create(2)."""
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         return False
     try:
         fcntl.fcntl(descriptor, _GET_SEALS)
     except OSError:
-        return False  # a file of a file system that knows no seals
+        return False  # a file in a file system without seals
     return os.readlink(f"/proc/self/fd/{descriptor}").startswith("/memfd:")
 
 
 def _copy_data(source: int, target: int, size: int) -> None:
-    """Copy what is no hole; the offset of ``source``, which others share, stays."""
+    """Copy everything but holes. The offset of ``source``, which others share, stays as it is."""
     before = os.lseek(source, 0, os.SEEK_CUR)
     try:
         end = 0
@@ -48,7 +48,7 @@ def _copy_data(source: int, target: int, size: int) -> None:
                 start = os.lseek(source, end, os.SEEK_DATA)
             except OSError as error:
                 if error.errno == errno.ENXIO:
-                    break  # only a hole is left
+                    break  # the rest is a hole
                 raise
             end = os.lseek(source, start, os.SEEK_HOLE)
             while start < end:

@@ -1,4 +1,4 @@
-"""One run of a daemon, from its start to its end, as far as a child and a daemon inside the test are alike."""
+"""One run of a daemon, from its start to its end: what a child process and an async function have in common."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ if TYPE_CHECKING:
     from activation import Notification
 
 REACTION = 0.1
-"""Seconds that a daemon has at most to react to a client before the test goes on."""
+"""Seconds that a daemon has, at most, to react to a new client before the test goes on."""
 
 LINES_KEPT = 30
-"""Of a daemon's output, to be shown with a complaint."""
+"""The number of lines of output that a complaint shows."""
 
 
 @attrs.define(eq=False)
 class Run:
-    """What a daemon has told since it was started, and how it ended.
+    """What a daemon has told since its start, and how it ended.
 
     Attributes:
-        take: what the test's manager does with a notification's descriptors.
-        receiver: where the daemon's notifications arrive.
+        take: called with each notification, to take descriptors for the store.
+        watchdog: how many seconds may pass between two WATCHDOG=1; None for any number.
+        receiver: where the notifications of the daemon arrive.
         told: every assignment, in order.
-        output: the last lines that it has written.
-        ready: READY=1 was told.
-        ending: the manager has asked it to end, or it has told STOPPING=1.
-        extended: until when the daemon has asked the manager for patience, in trio's time.
-        petted: when it last told WATCHDOG=1, in trio's time.
-        watchdog: within how many seconds each WATCHDOG=1 is expected; None for none.
-        watchdog_missed: how often that was missed.
-        status: how it ended, as of :attr:`subprocess.Popen.returncode`; None before.
-        failure: the exception that it ended with, where there is one.
-        over: it has ended, and all that it told has arrived.
-        killed: the test let it die.
-        own_paths: the paths of Unix sockets that it has bound itself, as far as anybody has seen them.
-        changed: wakes who waits for any of this.
+        output: the last lines that the daemon wrote.
+        ready: whether it has told READY=1.
+        ending: whether it was told to stop, or has told STOPPING=1.
+        extended: the time, on trio's clock, until which the daemon has asked for patience.
+        petted: the time, on trio's clock, of the last WATCHDOG=1.
+        watchdog_missed: how many times WATCHDOG=1 was late.
+        status: as :attr:`subprocess.Popen.returncode`; None before the end.
+        failure: the exception that an async function ended with, if any.
+        over: whether the daemon has ended, and everything that it told has arrived.
+        killed: whether the test killed it.
+        own_paths: the paths that the daemon itself has bound Unix sockets to, as far as they were seen.
+        changed: where tasks wait for any of this to change.
     """
 
     take: Callable[[Notification], object]
@@ -66,27 +66,27 @@ class Run:
     # What a child and a daemon inside the test do differently.
 
     async def live(self) -> None:
-        """Be started, and return when it has ended and its status is known."""
+        """Run until the daemon has ended and :attr:`status` is known."""
         raise NotImplementedError
 
     def send_signal(self, number: int) -> None:
-        """Send a signal, to a daemon that may have ended."""
+        """Send a signal. It has no effect on a daemon that has ended."""
         raise NotImplementedError
 
     def sockets(self) -> set[int]:
-        """The inode numbers of the sockets that are open."""
+        """Return the inode numbers of the sockets that the daemon has open."""
         raise NotImplementedError
 
     async def react(self) -> None:
-        """Wait a moment until it has reacted to a client."""
+        """Give the daemon a moment to react to a client."""
         raise NotImplementedError
 
     def leftovers(self) -> list[str]:
-        """What it has left behind at its end."""
+        """Return what the daemon left behind at its end."""
         raise NotImplementedError
 
     def accepts(self, notification: Notification) -> bool:
-        """Whether the message is the daemon's own, as NotifyAccess=main of systemd.service(5) has it."""
+        """Whether the message counts: NotifyAccess=main of systemd.service(5) wants it from the main process."""
         raise NotImplementedError
 
     # What they do alike.
@@ -101,20 +101,20 @@ class Run:
 
     @property
     def ended_well(self) -> bool:
-        """Whether its end is a success, as of SuccessExitStatus= of systemd.service(5): SIGTERM may kill it."""
+        """Whether the end is a success. A stop may kill it by SIGTERM: SuccessExitStatus= of systemd.service(5)."""
         return self.status == 0 or (self.ending and self.status == -signal.SIGTERM)
 
     def kill(self) -> None:
-        """Let it die at once, as of SIGKILL."""
+        """Kill it at once, as SIGKILL does."""
         self.killed = True
         self.send_signal(signal.SIGKILL)
 
     def see_own_paths(self) -> None:
-        """Take down what paths its Unix sockets have, while it has them."""
+        """Note the paths of its Unix sockets, while it has them open."""
         self.own_paths |= bound_paths(self.sockets())
 
     async def accompany(self) -> None:
-        """Hear what it tells, from its start to its end."""
+        """Run the daemon, and hear what it tells, until it has ended."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen)
@@ -134,7 +134,7 @@ class Run:
             self.drain()
 
     def drain(self) -> None:
-        """Hear what has arrived."""
+        """Take in all notifications that have arrived."""
         while self.receiver.fileno() >= 0 and (notification := self.receiver.receive_nowait()):
             self._hear(notification)
 
@@ -179,8 +179,8 @@ class Run:
             self.look_at_the_watchdog()
 
     def look_at_the_watchdog(self) -> None:
-        """See whether the time for WATCHDOG=1 has passed without it."""
-        self.drain()  # what has arrived while the test kept the loop from running was told in time
+        """Count a WATCHDOG=1 that is late."""
+        self.drain()  # a message that came in time while the test blocked the loop is not late
         if self.watchdog is None or not self.ready or self.ending:
             return
         if trio.current_time() >= self.petted + self.watchdog:
@@ -189,7 +189,7 @@ class Run:
 
 
 def bound_paths(inodes: set[int]) -> set[str]:
-    """The paths in the file system that these Unix sockets are bound to."""
+    """Return the paths in the file system that these Unix sockets are bound to."""
     paths = set()
     try:
         with open("/proc/net/unix", errors="surrogateescape") as table:

@@ -1,4 +1,4 @@
-"""The sockets that a test passes to its daemon, and the clients' way to them."""
+"""The sockets that a test passes to its daemon, and how clients reach them."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ What: TypeAlias = Kind | HasFileno
 
 @attrs.frozen(eq=False)
 class Passed:
-    """A descriptor that the daemon is passed.
+    """A descriptor that is passed to the daemon.
 
     Attributes:
-        holder: what keeps it open: a socket of the kit's own, or what the test gave.
-        path: where the kit has bound it, for the kit to remove.
+        name: as in LISTEN_FDNAMES.
+        holder: the socket that the kit made, or what the test gave.
+        path: where the kit bound a Unix socket.
     """
 
     name: str
@@ -45,11 +46,11 @@ class Passed:
 
 
 class _Own(socket.socket):
-    """A socket that the kit has made, and closes."""
+    """A socket that the kit made and has to close."""
 
 
 def make(sockets: Mapping[str, What] | Iterable[tuple[str, What]], folder: str) -> list[Passed]:
-    """Make the sockets whose kinds are given, Unix sockets in ``folder``; take the others as they are."""
+    """Make the sockets whose kinds are given, with the paths of Unix sockets in ``folder``; take others as they are."""
     passed: list[Passed] = []
     try:
         pairs = sockets.items() if isinstance(sockets, Mapping) else sockets
@@ -89,15 +90,15 @@ def _made(name: str, kind: str, path: str) -> Passed:
 
 
 def address(passed: Passed) -> Any:
-    """Where clients reach the socket: a path, or a host and a port."""
+    """Return where clients reach the socket: a path, or a host and a port."""
     with _borrowed(passed) as sock:
         name = sock.getsockname()
-        # An IPv6 address has four parts; the first two are all that a client needs.
+        # An IPv6 address has four parts. A client needs the first two.
         return name[:2] if sock.family in (socket.AF_INET, socket.AF_INET6) else name
 
 
 def addresses(passed: Iterable[Passed]) -> set[Any]:
-    """The addresses of all that have one."""
+    """Return the addresses of those that are sockets."""
     found = set()
     for item in passed:
         try:
@@ -108,7 +109,7 @@ def addresses(passed: Iterable[Passed]) -> set[Any]:
 
 
 async def connect(passed: Passed) -> Any:
-    """A client's end: a stream, a channel of messages, or a datagram socket that is connected."""
+    """Connect a client: a stream, a channel of messages, or a datagram socket."""
     with _borrowed(passed) as sock:
         family, kind, name = sock.family, sock.type, sock.getsockname()
         listens = kind == socket.SOCK_DGRAM or sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
@@ -118,7 +119,7 @@ async def connect(passed: Passed) -> Any:
         )
     own = socket.socket(family, kind)
     if family == socket.AF_UNIX and kind == socket.SOCK_DGRAM:
-        own.bind("")  # the kernel chooses an address that the daemon can answer to: unix(7), autobind
+        own.bind("")  # to an address that the kernel chooses, so that the daemon can answer: unix(7), autobind
     client = trio.socket.from_stdlib_socket(own)
     try:
         await client.connect(name)
@@ -130,8 +131,8 @@ async def connect(passed: Passed) -> Any:
     return SeqpacketChannel(client) if kind == socket.SOCK_SEQPACKET else client
 
 
-class _borrowed:  # noqa: N801  # a context manager, used as a function
-    """A socket object for the descriptor, whatever holds it; the descriptor stays the holder's."""
+class _borrowed:  # noqa: N801  # a context manager that is used like a function
+    """Lend a socket object for the descriptor, which still belongs to its holder."""
 
     def __init__(self, passed: Passed) -> None:
         try:

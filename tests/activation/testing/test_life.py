@@ -88,7 +88,7 @@ async def test_every_kind_of_socket_is_passed_and_reached(started: Starts, tmp_p
                 assert await echoes(stream)
             paths = [daemon.address(name) for name in ("a", "d", "e")]
             assert all(map(os.path.exists, paths))
-            with pytest.raises(KeyError, match=r"no socket 'x' .* there is a, b, c, d, e, own"):
+            with pytest.raises(KeyError, match=r"passed no socket 'x'; it is passed a, b, c, d, e, own"):
                 daemon.address("x")
         assert own.fileno() >= 0
         assert not any(map(os.path.exists, paths))
@@ -145,7 +145,7 @@ async def test_a_client_that_comes_while_nothing_runs_is_served_by_the_next_star
         await client.send_all(b"early")
         await daemon.start()
         assert await client.receive_some() == b"early"
-        with pytest.raises(RuntimeError, match=r"runs.*restart\(\)"):
+        with pytest.raises(RuntimeError, match=r"is running; use restart\(\)"):
             await daemon.start()
         await client.aclose()
         assert await daemon.wait_exited() == 0
