@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import attrs
 import trio
 
-from ._connections import close
-
 if TYPE_CHECKING:
     from ._connections import Connections, Handler
 
@@ -53,14 +51,12 @@ class Accepting:
     async def _accept(self, listener: Listener, handler: Handler, *, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
         while True:
-            while self._connections.is_full:
-                await self._connections.departures.park()
             try:
                 stream = await listener.accept()
             except OSError as error:
                 await self._wait_for_capacity(error)
             else:
-                await self._begin(stream, handler)
+                self._connections.begin(stream, handler)
 
     async def _accept_below_limit(
         self, listener: Listener, handler: Handler, limit: int, *, task_status: trio.TaskStatus[None]
@@ -85,19 +81,7 @@ class Accepting:
                 if self._connections.departures:
                     self._connections.departures.unpark_all()
             if stream is not None:
-                await self._begin(stream, handler)
-
-    async def _begin(self, stream: trio.abc.AsyncResource, handler: Handler) -> None:
-        """Begin with what was accepted, as soon as there is room for it."""
-        try:
-            while True:
-                try:
-                    return self._connections.begin(stream, handler)
-                except OSError as error:
-                    await self._wait_for_capacity(error)
-        except BaseException:
-            await close(stream)
-            raise
+                self._connections.begin(stream, handler)
 
     async def _reserve(self, limit: int, waiting: trio.socket.SocketType | None) -> None:
         """Wait for a place, and before it is taken for a client, where one can be waited for."""

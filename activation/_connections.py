@@ -39,19 +39,8 @@ class Connections:
     departures: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     durable: DurableConnections | None = attrs.field(default=None, init=False)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether there is no room for another one that is to outlive this process."""
-        return self.durable is not None and self.open >= self.durable.capacity
-
     def begin(self, stream: trio.abc.AsyncResource, handler: Handler) -> None:
-        """Run the handler with the stream, and close that after it.
-
-        Raises:
-            OSError: it is to outlive this process, and there is no room for it now; it is the caller's.
-        """
-        if self.durable is not None:
-            stream = self.durable.hold(stream, handler)
+        """Run the handler with the stream, and close that after it."""
         self.open += 1
         self._activity.connect()
         if type(stream) is trio.SocketStream and stream.socket.fileno() >= 0:

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import trio
 
 from ._daemon_var import DaemonVar
-from ._durable_recovery import cookie, open_kept
+from ._durable_listener import DurableListener, Holding
+from ._durable_recovery import open_kept
 from ._durable_stream import DurableStream
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from ._durable_options import Durable
     from ._durable_recovery import Kept
@@ -37,15 +38,14 @@ class DurableConnections:
 
     Attributes:
         suspending: whether handlers end where they wait for input.
-        capacity: how many connections there can be at once.
     """
 
     def __init__(self, kept: Kept) -> None:
         self._kept = kept
         self._streams: set[DurableStream] = set()
-        self._names: dict[Handler, str] = {}
+        self._listeners: list[DurableListener] = []
+        self._holding = Holding(kept)
         self.suspending = False
-        self.capacity = kept.capacity
 
     @classmethod
     async def open(cls, options: Durable) -> DurableConnections:
@@ -64,42 +64,45 @@ class DurableConnections:
             _in_use.set(False)
             raise
 
-    def resumed(self, handlers: dict[str, Handler]) -> list[tuple[DurableStream, Handler]]:
-        """What an earlier process has left, each with its handler.
+    def begin(
+        self,
+        listeners: Sequence[tuple[trio.abc.Listener[Any], Handler]],
+        connected: Sequence[tuple[trio.abc.AsyncResource, Handler]],
+        handlers: Mapping[str, Handler],
+    ) -> tuple[list[tuple[trio.abc.Listener[Any], Handler]], list[tuple[trio.abc.AsyncResource, Handler]]]:
+        """Make what is served durable.
 
         Args:
-            handlers: by name. A connection whose handler is no longer among them ends.
-        """
-        self._names = {handler: name for name, handler in handlers.items()}
-        found = []
-        for slot in self._kept.resumed:
-            sock = socket.socket(fileno=slot.fd)
-            sock.setblocking(False)
-            if slot.name not in handlers:
-                log.warning("durable: no handler is called %r any more; its connection ends", slot.name)
-            handler = handlers.get(slot.name, _end)
-            found.append((self._begin(trio.socket.from_stdlib_socket(sock), slot), handler))
-        return found
+            listeners: with their handlers; what they accept will outlive this process.
+            connected: connections that were accepted before.
+            handlers: by name, under which the next process looks for them. A connection whose handler is no longer
+                among them ends.
 
-    def hold(self, stream: trio.abc.AsyncResource, handler: Handler) -> DurableStream:
-        """Let a connection that was just accepted outlive this process; one that has already, is as it is.
+        Returns:
+            The listeners to accept on, and the connections that there are, with those that an earlier process has left.
 
         Raises:
-            OSError: there is no room for it, or the kernel has none; nothing has changed.
+            OSError: there is no room for what is connected.
         """
-        if isinstance(stream, DurableStream):
-            return stream
-        assert isinstance(stream, trio.SocketStream)  # it was checked before
-        kept, sock = self._kept, stream.socket
-        slot = kept.memory.claim(cookie(sock), self._names.get(handler, ""))
-        slot.fd = sock.fileno()
-        if kept.queue:
-            try:
-                kept.queue.hold(slot)
-            except BaseException:
-                slot.free()
-                raise
-        return self._begin(sock, slot)
+        names = {handler: name for name, handler in handlers.items()}
+        accepting: list[tuple[trio.abc.Listener[Any], Handler]] = []
+        for listener, handler in listeners:
+            assert isinstance(listener, trio.SocketListener)  # it was checked before
+            self._listeners.append(DurableListener(listener, self._holding, names[handler], self._begin))
+            accepting.append((self._listeners[-1], handler))
+        streams: list[tuple[trio.abc.AsyncResource, Handler]] = []
+        for stream, handler in connected:
+            assert isinstance(stream, trio.SocketStream)
+            slot = self._holding.prepare(names[handler])
+            self._holding.hold(slot, stream.socket)
+            streams.append((self._begin(stream.socket, slot), handler))
+        for slot in self._kept.resumed:
+            if slot.name not in handlers:
+                log.warning("durable: no handler is called %r any more; its connection ends", slot.name)
+            sock = socket.socket(fileno=slot.fd)
+            sock.setblocking(False)
+            streams.append((self._begin(trio.socket.from_stdlib_socket(sock), slot), handlers.get(slot.name, _end)))
+        return accepting, streams
 
     def _begin(self, sock: trio.socket.SocketType, slot: Slot) -> DurableStream:
         stream = DurableStream(sock, slot, self)
@@ -145,17 +148,19 @@ class DurableConnections:
     def release(self, stream: DurableStream) -> None:
         """The connection has ended, and its slot is free."""
         self._streams.discard(stream)
-        if self._kept.queue:
-            self._kept.queue.release()
+        self._holding.release()
 
     def _leave(self, stream: DurableStream) -> None:
         self._streams.discard(stream)
         if not self._kept.queue:
             stream.discard()
+            self._holding.release()
         stream.leave()
 
     def close(self) -> None:
         """Leave what is left to the next process."""
+        for listener in self._listeners:
+            listener.detach()
         for stream in list(self._streams):
             self._leave(stream)
         self._kept.close()

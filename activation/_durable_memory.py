@@ -131,8 +131,8 @@ class Memory:
         """How many connections can be there at once, besides those in slots of other sizes."""
         return sum(segment.count for segment in self._usable)
 
-    def claim(self, cookie: int, name: str = "") -> Slot:
-        """Take a free slot for the connection with this SO_COOKIE, and the name of whoever handles it.
+    def prepare(self, name: str = "") -> Slot:
+        """Make a free slot ready for a connection whose handler has this name. It stays free until it is taken.
 
         Raises:
             OSError: ENOBUFS, there is none.
@@ -141,8 +141,7 @@ class Memory:
             taken = self.map.find(b"\0", segment.table, segment.table + segment.count)
             if taken >= 0:
                 slot = self._slot(segment, taken)
-                slot.begin(cookie, name)
-                self.map[taken] = 1
+                slot.prepare(name)
                 return slot
         raise OSError(errno.ENOBUFS, f"all {self.capacity} slots are taken")
 

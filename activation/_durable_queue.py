@@ -33,6 +33,10 @@ _MESSAGE: Final = 1024
 _SPARE: Final = 64
 """Descriptors in messages that are left to other programs of the same user."""
 _ANCILLARY_SIZE: Final = socket.CMSG_SPACE(MOST_DESCRIPTORS * 4)
+_BODY: Final = (b".",)
+_SOCKET: Final = socket.SOL_SOCKET
+_RIGHTS: Final = socket.SCM_RIGHTS
+_SEND_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 _PEEK: Final = socket.MSG_PEEK | socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 
 
@@ -64,17 +68,26 @@ class HoldingQueue:
         """How many connections it can hold; the rest of its room is for those that have ended."""
         return min(self._most_held * 3 // 4, self._most_messages // 2 * MOST_DESCRIPTORS)
 
-    def hold(self, slot: Slot) -> None:
-        """Hold the slot's connection.
+    def make_room(self) -> None:
+        """Have room for one more.
 
         Raises:
-            OSError: ENOBUFS, there is no room; or the kernel has none: ETOOMANYREFS, EAGAIN, ENOBUFS, ENOMEM.
+            OSError: ENOBUFS, there is none; else as :meth:`hold`.
         """
         if self._is_full():
             self.clean()
             if self._is_full():
                 raise OSError(errno.ENOBUFS, f"{self._living} connections are as many as can be held")
-        self._send([slot])
+
+    def hold(self, slot: Slot) -> None:
+        """Hold the slot's connection.
+
+        Raises:
+            OSError: the kernel has no room: ETOOMANYREFS, EAGAIN, ENOBUFS, ENOMEM.
+        """
+        self.ends[0].sendmsg(_BODY, [(_SOCKET, _RIGHTS, array.array("i", [slot.fd]))], _SEND_FLAGS)
+        self._messages.append([slot])
+        self._held += 1
         self._living += 1
 
     def release(self) -> None:
@@ -156,8 +169,7 @@ class HoldingQueue:
 
     def _send(self, slots: list[Slot | None]) -> None:
         fds = array.array("i", [slot.fd for slot in slots if slot is not None])
-        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)]
-        self.ends[0].sendmsg([b"."], ancillary, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        self.ends[0].sendmsg(_BODY, [(_SOCKET, _RIGHTS, fds)], _SEND_FLAGS)
         self._messages.append(slots)
         self._held += len(slots)
 

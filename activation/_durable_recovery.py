@@ -12,7 +12,6 @@ import resource
 import select
 import socket
 import stat
-import struct
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -26,8 +25,6 @@ from ._notify import notify_barrier
 from ._store import store, unstore
 
 if TYPE_CHECKING:
-    import trio
-
     from ._durable_slot import Slot
 
 log = logging.getLogger("activation")
@@ -41,7 +38,8 @@ _PATIENCE: Final = 5.0
 _OTHER_DESCRIPTORS: Final = 64
 """That a process has open besides its connections, about."""
 
-_SO_COOKIE: Final = 57
+SO_COOKIE: Final = 57
+"""The option that tells a socket from every other one until the machine restarts. socket(7) leaves it out."""
 
 _HOW_TO = (
     "durable: connections will not outlive this process: %s; the unit needs FileDescriptorStoreMax=%d or more in its "
@@ -149,7 +147,7 @@ def _resumed(memory: Memory, queue: HoldingQueue) -> list[Slot]:
     for fds in contents:
         messages.append([])
         for fd in fds:
-            slot = slots.get(_cookie(fd))
+            slot = slots.get(_cookie_of(fd))
             if slot is None or slot.fd >= 0:
                 os.close(fd)  # it has ended, or lies in two messages
                 messages[-1].append(None)
@@ -167,18 +165,12 @@ def _resumed(memory: Memory, queue: HoldingQueue) -> list[Slot]:
     return living
 
 
-def _cookie(fd: int) -> int:
+def _cookie_of(fd: int) -> bytes:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd)
     try:
-        return cookie(sock)
+        return sock.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8)
     finally:
         sock.detach()
-
-
-def cookie(sock: socket.socket | trio.socket.SocketType) -> int:
-    """What tells this socket from every other one until the machine restarts."""
-    (number,) = struct.unpack("=Q", sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8))
-    return int(number)
 
 
 async def _missing() -> str | None:

@@ -30,8 +30,8 @@ END_OF_OUTPUT: Final = 2
 """send_eof(): what is due is sent, and then that half ends."""
 
 _ACTIVE: Final = 0  # the byte that turns
-_COOKIE: Final = struct.Struct("=Q")
 _COOKIE_AT: Final = 8
+_COOKIE_SIZE: Final = 8
 
 # A record: the header to receive with, the header to send with, and what begins with the count at the latter's end.
 _FIELDS: Final = struct.Struct(f"@I0PQIIIIIIII{VECTOR}{VECTOR}")
@@ -99,6 +99,7 @@ class Slot:
         places: how large its rooms are.
         fd: the connection.
         cookie: the SO_COOKIE of the connection, which tells a socket from every other one until the machine restarts.
+        name: of whoever handles it.
         alive: whether the connection has not ended.
         due: whether output that was committed has not all been sent.
         commits: how many commits there were.
@@ -134,14 +135,15 @@ class Slot:
         "due",
         "fd",
         "flags",
+        "name",
         "places",
         "taken",
     )
 
     def __init__(self, memory: Memory, taken: int, base: int, places: Places) -> None:
         self._memory, self.taken, self._base, self.places = memory, taken, base, places
-        self.fd, self.alive, self.due, self._touched_more = -1, True, False, False
-        (self.cookie,) = _COOKIE.unpack_from(memory.map, base + _COOKIE_AT)
+        self.fd, self.name, self.alive, self.due, self._touched_more = -1, "", True, False, False
+        self.cookie = memory.map[base + _COOKIE_AT : base + _COOKIE_AT + _COOKIE_SIZE]
         # What is needed for each message, worked out once.
         self._map, self._words, self._room = memory.map, memory.words, places.input
         self._address = memory.address + base
@@ -156,15 +158,13 @@ class Slot:
 
     # Its beginning, in the first life and in a later one, and its end
 
-    def begin(self, cookie: int, name: str) -> None:
-        """Make it the slot of a new connection. It counts from when it is taken.
+    def prepare(self, name: str) -> None:
+        """Make it ready for a new connection.
 
         Args:
-            cookie: of the connection.
-            name: of whoever handles it; at most 255 bytes count.
+            name: of whoever will handle it; at most 255 bytes count.
         """
-        memory, self.cookie = self._memory, cookie
-        _COOKIE.pack_into(memory.map, self._base + _COOKIE_AT, cookie)
+        memory, self.name = self._memory, name
         encoded = name.encode()[:_LONGEST_NAME]
         start = self._base + _NAME_AT
         memory.map[start] = len(encoded)
@@ -175,6 +175,16 @@ class Slot:
         self._write_headers()
         self._turn()
 
+    def begin(self, fd: int, cookie: bytes) -> None:
+        """Take it, prepared as it is, for a connection with this SO_COOKIE.
+
+        Until the queue holds the connection, a kill costs it: this is as short as can be.
+        """
+        self.fd, self.cookie = fd, cookie
+        # The one after the other: a cookie without a byte means nothing.
+        self._map[self._base + _COOKIE_AT : self._base + _COOKIE_AT + _COOKIE_SIZE] = cookie
+        self._map[self.taken] = 1
+
     @property
     def number(self) -> int:
         """The number of the memory that it is in."""
@@ -183,6 +193,8 @@ class Slot:
     def resume(self) -> None:
         """Read what an earlier process has left."""
         memory = self._memory
+        start = self._base + _NAME_AT
+        self.name = memory.map[start + 1 : start + 1 + memory.map[start]].decode(errors="replace")
         self._active = memory.map[self._base + _ACTIVE]
         fields = _FIELDS.unpack_from(memory.map, self._base + _RECORDS[self._active] + _FIELDS_AT)
         _, self.commits, self._input_start, self._input_base = fields[:4]
@@ -201,6 +213,10 @@ class Slot:
             write_header(memory.map, place, memory.address + place + _VECTORS_AT)
             write_header(memory.map, place + HEADER_SIZE, memory.address + place + _SENDING_VECTOR_AT)
 
+    def abandon(self) -> None:
+        """Undo :meth:`begin`: the connection could not be held."""
+        self._map[self.taken] = 0
+
     def free(self) -> None:
         """Give the slot back: the connection has ended."""
         self.alive = False
@@ -211,12 +227,6 @@ class Slot:
             self._memory.map.madvise(mmap.MADV_REMOVE, self._base + _PAGE, self.places.stride - _PAGE)
 
     # What is in it
-
-    @property
-    def name(self) -> str:
-        """The name of whoever handles it."""
-        start = self._base + _NAME_AT
-        return self._memory.map[start + 1 : start + 1 + self._memory.map[start]].decode(errors="replace")
 
     def input(self) -> bytes:
         """What was received and not dealt with."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
@@ -92,7 +93,7 @@ class DurableStream(trio.abc.HalfCloseableStream):
     @property
     def id(self) -> str:
         """What tells this connection from every other one, in all processes that serve it."""
-        return f"{self._slot.number:016x}-{self._slot.cookie:x}"
+        return f"{self._slot.number:016x}-{int.from_bytes(self._slot.cookie, sys.byteorder):x}"
 
     @property
     def commits(self) -> int:

@@ -130,8 +130,9 @@ async def serve(
     try:
         async with durable_connections(durable) as open_connections.durable:
             if open_connections.durable and handler:
-                resumed = open_connections.durable.resumed({"": handler})
-                server.accepted = [*server.accepted, *resumed]
+                server.accepting.listeners, server.accepted = open_connections.durable.begin(
+                    server.accepting.listeners, server.accepted, {"": handler}
+                )
             await server.run(task_status)
     finally:
         for resource in (*accepting, *connected):

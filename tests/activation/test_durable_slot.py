@@ -26,8 +26,8 @@ class Connection:
         self.client, self.server = socket.socketpair()
         self.client.setblocking(False)
         self.server.setblocking(False)
-        self.slot = memory.claim(1)
-        self.slot.fd = self.server.fileno()
+        self.slot = memory.prepare()
+        self.slot.begin(self.server.fileno(), bytes(8))
         self.said = self.dealt_with = 0  # bytes that the client sent, and those that were committed as consumed
         self.answers = self.received = b""
         self.state = b""
@@ -116,8 +116,8 @@ def test_what_came_before_a_reset_is_received() -> None:
         client.sendall(b"last words")
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
-        slot = memory.claim(1)
-        slot.fd = server.fileno()
+        slot = memory.prepare()
+        slot.begin(server.fileno(), bytes(8))
         assert slot.receive() == b"last words"
         assert slot.receive() == b""
     memory.close()
@@ -131,8 +131,8 @@ def test_a_reset_that_nothing_came_before_is_an_error() -> None:
     with server:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
-        slot = memory.claim(1)
-        slot.fd = server.fileno()
+        slot = memory.prepare()
+        slot.begin(server.fileno(), bytes(8))
         with pytest.raises(ConnectionResetError):
             slot.receive()
     memory.close()
