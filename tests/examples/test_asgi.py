@@ -107,6 +107,7 @@ async def test_a_stop_lets_a_request_finish_and_is_not_held_up_by_keep_alive() -
 
 
 async def test_a_websocket_is_told_goodbye() -> None:
+    socket: httpx_ws.AsyncWebSocketSession
     async with (
         running() as daemon,
         httpx.AsyncClient() as client,
