@@ -33,7 +33,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 LIMIT = 30.0
 """Seconds after which a test gives up waiting."""
 
-_reservations: list[socket.socket] = []
+_reservations: list[int] = []
 
 
 def run(*command: str, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
@@ -181,7 +181,9 @@ def free_port() -> int:
         except OSError:
             reservation.close()
             continue
-        _reservations.append(reservation)
+        # Far above the low numbers, which some tests want for themselves.
+        _reservations.append(fcntl.fcntl(reservation, fcntl.F_DUPFD_CLOEXEC, 300))
+        reservation.close()
         return port
 
 

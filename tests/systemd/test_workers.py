@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -101,6 +102,24 @@ def test_each_worker_has_its_share_of_the_clients(start_manager: StartManager) -
             if all(open_connections(manager, service) for service in SERVICES):
                 return
     pytest.fail(f"one worker served all {several} clients\n{manager.state()}")
+
+
+def test_a_worker_that_starts_does_not_make_the_socket_block_for_the_others(start_manager: StartManager) -> None:
+    manager, path = start_workers(start_manager)
+    with connect(path) as client:
+        assert echoed(client, b"hello") == b"hello"
+    wait_until_active(manager)
+    assert listener_flags(manager, SERVICES[0]) & os.O_NONBLOCK
+    # This one leaves the socket as it finds it.
+    manager.add({"foobar-worker@2.service.d/idle.conf": "[Service]\nType=exec\nExecStart=\nExecStart=sleep infinity\n"})
+    manager.systemctl("restart", SERVICES[1])
+    assert listener_flags(manager, SERVICES[0]) & os.O_NONBLOCK
+
+
+def listener_flags(manager: Manager, service: str) -> int:
+    """The flags of the open file that a worker was passed, open(2)."""
+    info = manager.path(f"/proc/{manager.property(service, 'MainPID')}/fdinfo/3").read_text()
+    return int(info.partition("flags:")[2].split()[0], 8)
 
 
 def open_connections(manager: Manager, service: str) -> int:
