@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -58,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     open_missing()
     try:
+        # Clients are waiting for this start, perhaps. Nothing that is loaded is garbage.
+        gc.disable()
         # Whatever takes time is loaded in here, where an interrupt is no traceback.
         from .processes.executor import Executor
 
@@ -72,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130  # before the signals are heard
+    finally:
+        gc.enable()
 
 
 def _run(argv: Sequence[str] | None, executor: Executor) -> int:

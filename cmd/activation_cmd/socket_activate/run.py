@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import resource
 import signal
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Options", "run"]
 
 _FIRST_TURNS = 16
-"""Turns of all tasks before anything is loaded that was put off: enough until a child waits for the first client."""
+"""Turns of all tasks until the start is over: enough that a child waits for the first client."""
 
 _HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -72,7 +73,7 @@ async def run(executor: Executor, pairs: Sequence[Pair], options: Options) -> in
             background.start_soon(spare.run)
             stopping = trio.Event()
             background.start_soon(_obey, signals, units, spare, stopping)
-            background.start_soon(_load_soon)
+            background.start_soon(_end_start)
             if options.watch:
                 background.start_soon(_restart_on_change, options.watch, units)
             async with trio.open_nursery() as nursery:
@@ -118,10 +119,13 @@ async def _obey(signals: AsyncIterator[int], units: Sequence[Unit], spare: Spare
                 unit.stop()
 
 
-async def _load_soon() -> None:
+async def _end_start() -> None:
     for _ in range(_FIRST_TURNS):
         await trio.lowlevel.checkpoint()
     load()
+    # All that is there now stays: the collector, which main() has switched off for the start, need not look at it.
+    gc.freeze()
+    gc.enable()
 
 
 async def _restart_on_change(paths: Sequence[str], units: Sequence[Unit]) -> None:

@@ -2,8 +2,8 @@
 
 As systemd has systemd-executor: an exec has to take down the memory of what it replaces, and that of an event loop
 takes longer than all else between a client and the first byte of a small server. So the executor is forked before
-anything large is imported, and each service is forked from it. Its children are not its own for long: their parent
-ends at once, so they come to socket-activate, the nearest subreaper, which hears of their end.
+anything large is imported, and each service is forked from it. Its children are not its own but its parent's:
+socket-activate hears of their end.
 
 If socket-activate is killed, the executor sees its socket closed by the kernel. It ends what runs and removes what was
 made in the file system.
@@ -11,6 +11,7 @@ made in the file system.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal without its enums, which each child would touch first
 import array
 import errno
 import gc
@@ -24,6 +25,7 @@ from activation_cmd.common import leftovers
 
 from . import table
 from .execute import CHOICE, Start, become
+from .sibling import fork_sibling
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -173,7 +175,8 @@ class _Process:
 
     def _fork(self, identities: frozenset[bytes]) -> None:
         try:
-            pid = self._forked(*self._received)
+            if not (pid := fork_sibling()):
+                self._become(*self._received)
             self._sessions[pid] = identities
         except OSError as error:
             pid = -(error.errno or errno.EAGAIN)
@@ -182,31 +185,11 @@ class _Process:
                 os.close(self._received.pop())
         self._orders.send(str(pid).encode())
 
-    def _forked(self, order: int, channel: int, *descriptors: int) -> int:
-        """Fork twice: the child's parent ends at once, and socket-activate becomes it."""
-        told, tell = os.pipe()
+    def _become(self, order: int, channel: int, *descriptors: int) -> NoReturn:
         try:
-            parent = os.fork()
-            if not parent:
-                self._fork_child(tell, order, channel, descriptors)
-            os.close(tell)
-            tell = -1
-            os.waitpid(parent, 0)
-            return int(os.read(told, 100) or -errno.EAGAIN)
-        finally:
-            os.close(told)
-            if tell >= 0:
-                os.close(tell)
-
-    def _fork_child(self, tell: int, order: int, channel: int, descriptors: Sequence[int]) -> NoReturn:
-        try:
-            if pid := os.fork():
-                os.write(tell, str(pid).encode())
-                os._exit(0)
-            os.close(tell)
             os.setsid()
             self._orders.close()
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
             at_once, starts = marshal.loads(os.pread(order, os.fstat(order).st_size, CHOICE.size))  # noqa: S302
             numbers = dict(enumerate(descriptors))
             renumbered = [Start.of(start).renumbered(numbers) for start in starts]
