@@ -257,8 +257,7 @@ def test_list_and_state_tell_of_a_running_container(box: Running, tmp_path: Path
         "status": "running",
         "bundle": str(tmp_path / "bundle"),
         "rootfs": str(tmp_path / "bundle" / "rootfs"),
-        "annotations": {},
-        "owner": "root",
+        "owner": "",
     }
     head, line = box.command("list").stdout.decode().splitlines()
     assert head.split() == ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .bundle.unapplied import GROUPS
+from .bundle.values import BundleError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,25 +35,39 @@ class Command:
 
 _STRICT = ("--strict", "", "refuse cgroup limits, too, which are not applied either")
 _PERMISSIVE = ("--permissive", "WHAT,...", f"run without these if asked for them: {', '.join(GROUPS)}")
-_BUNDLE = ("-b --bundle", "PATH", "the bundle's folder; by default this one")
-GLOBAL = (
-    ("--root", "PATH", "the folder of the containers' state; by default minirunc in /run or XDG_RUNTIME_DIR"),
+_START = (
+    ("-b --bundle", "PATH", "the bundle's folder; by default this one"),
+    ("--preserve-fds", "N", "pass N more descriptors, after standard streams and $LISTEN_FDS"),
+    ("--pid-file", "PATH", "the file to write the number of the container's process to"),
+    ("--no-new-keyring", "", "leave the container the session keyring of minirunc's caller"),
     _STRICT,
     _PERMISSIVE,
+)
+GLOBAL = (
+    ("--root", "PATH", "the folder of the containers' state; by default minirunc in /run or XDG_RUNTIME_DIR"),
+    ("--log", "PATH", "write remarks and errors to this file, too"),
+    ("--log-format", "FORMAT", "of that file: text, by default, or json"),
+    ("--debug", "", "tell what is done"),
+    ("--systemd-cgroup", "", "has no effect: there are no cgroups of minirunc's"),
+    _STRICT,
+    _PERMISSIVE,
+    ("--version", "", "show the version"),
 )
 HELP = ("-h --help", "", "show this")
 COMMANDS: Final = {
     "run": Command(
         "create a container from a bundle, and run it to its end",
         "ID",
-        _BUNDLE,
-        ("--preserve-fds", "N", "pass N more descriptors, after standard streams and $LISTEN_FDS"),
-        ("--pid-file", "PATH", "the file to write the number of the container's process to"),
+        *_START,
         ("--keep", "", "keep the state when it has ended, for minirunc delete"),
-        ("--no-new-keyring", "", "leave the container the session keyring of minirunc's caller"),
-        _STRICT,
-        _PERMISSIVE,
     ),
+    "create": Command(
+        "create a container from a bundle, and leave it to the caller and minirunc start",
+        "ID",
+        *_START,
+        ("--console-socket", "PATH", "is refused: minirunc makes no pseudoterminals"),
+    ),
+    "start": Command("start the process of a created container", "ID"),
     "list": Command(
         "list the containers",
         "",
@@ -60,30 +75,47 @@ COMMANDS: Final = {
         ("-q --quiet", "", "their IDs only"),
     ),
     "state": Command("show the state of a container as JSON", "ID"),
-    "kill": Command("send a signal to the container's first process; by default SIGTERM", "ID [SIGNAL]"),
+    "kill": Command(
+        "send a signal to the container's first process; by default SIGTERM",
+        "ID [SIGNAL]",
+        ("-a --all", "", "to all its processes"),
+    ),
     "delete": Command(
         "remove what a stopped container left",
         "ID",
         ("-f --force", "", "a running one too, by SIGKILL; and it need not be there"),
     ),
     "spec": Command(
-        "write a config.json to begin with", "", _BUNDLE, ("--rootless", "", "for a user namespace made without root")
+        "write a config.json to begin with", "", _START[0], ("--rootless", "", "for a user namespace made without root")
     ),
 }
 
+NOT_DONE: Final = {
+    "exec": "run the command in a container of its own, or enter this one's namespaces by nsenter(1)",
+    **dict.fromkeys(("checkpoint", "restore"), "CRIU is another matter"),
+    **dict.fromkeys(("pause", "resume", "update", "events", "ps"), "that takes a cgroup of the container's own"),
+}
+"""What runc has and minirunc has not, and what to do or why."""
+
 
 def parse(argv: Sequence[str]) -> tuple[str, dict[str, str], list[str]]:
-    """Return the command, its options by their long names, "" for a switch, and its operands; "help" for a question.
+    """Return the command, its options by their long names, "" for a switch, and its operands.
+
+    The command is "help" or "version" where that is asked for.
 
     Raises:
         UsageError: it is none.
+        BundleError: it is one of NOT_DONE.
     """
     options, rest = _options(argv, "", GLOBAL)
-    if "help" in options:
-        return "help", {}, []
+    for question in ("help", "version"):
+        if question in options:
+            return question, {}, []
     if not rest:
         raise UsageError(f"there is no command; expected one of {', '.join(COMMANDS)}")
     name, *rest = rest
+    if name in NOT_DONE:
+        raise BundleError(f"minirunc does not do {name}: {NOT_DONE[name]}")
     if name not in COMMANDS:
         raise UsageError(f"there is no command {name!r}; expected one of {', '.join(COMMANDS)}")
     command = COMMANDS[name]

@@ -10,11 +10,13 @@ import os
 import sys
 
 import activation
-from activation_cmd.common.stdio import open_missing, reason, say
+from activation_cmd.common.stdio import open_missing, reason
 
+from . import reports
 from .arguments import UsageError, help_text, parse, usage
 from .bundle.unapplied import GROUPS
 from .bundle.values import BundleError
+from .starting import Order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,20 +33,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name == "help":
             print(help_text(*operands))
             return 0
+        if name == "version":
+            from .bundle.spec import VERSION
+
+            print(f"minirunc version {activation.__version__}\nspec: {VERSION}")
+            return 0
         return _run(name, options, operands)
     except UsageError as error:
         if sys.stderr is not None:
             print(usage(error.command), file=sys.stderr)
-        say("minirunc", str(error))
+        reports.error(str(error))
         return 2
     except KeyboardInterrupt:
         return 130
     except (OSError, BundleError, activation.ActivationError) as error:
-        say("minirunc", " ".join(reason(error).splitlines()))
+        reports.error(" ".join(reason(error).splitlines()))
         return 1
 
 
 def _run(name: str, options: dict[str, str], operands: list[str]) -> int:
+    form = options.get("log-format", "text")
+    if form not in reports.FORMATS:
+        raise UsageError(f"--log-format is {form!r}; expected {' or '.join(reports.FORMATS)}", name)
+    reports.use(options.get("log", ""), form, is_debug="debug" in options)
+    reports.debug(" ".join([name, *operands]))
     # Each command loads its own part only.
     if name == "spec":
         from .bundle import spec
@@ -58,17 +70,13 @@ def _run(name: str, options: dict[str, str], operands: list[str]) -> int:
     if name == "run":
         from .run import run
 
-        return run(
-            root,
-            operands[0],
-            bundle=options.get("bundle", "."),
-            preserve_fds=_count(options.get("preserve-fds", "0")),
-            pid_file=options.get("pid-file", ""),
-            keep="keep" in options,
-            strict="strict" in options,
-            permissive=_groups(options.get("permissive", "")),
-            new_keyring="no-new-keyring" not in options,
-        )
+        return run(_order(root, name, options, operands))
+    if name in ("create", "start"):
+        from . import create
+
+        if name == "start":
+            return create.start(root, operands[0])
+        return create.create(_order(root, name, options, operands))
     from . import manage
 
     if name == "list":
@@ -79,20 +87,39 @@ def _run(name: str, options: dict[str, str], operands: list[str]) -> int:
     if name == "state":
         return manage.show_state(root, operands[0])
     if name == "kill":
-        return manage.kill(root, operands[0], operands[1] if len(operands) > 1 else "TERM")
+        return manage.kill(root, *operands, everybody="all" in options)
     return manage.delete(root, operands[0], force="force" in options)
 
 
-def _count(text: str) -> int:
+def _order(root: str, name: str, options: dict[str, str], operands: list[str]) -> Order:
+    if "console-socket" in options:
+        raise BundleError(
+            "--console-socket asks for a pseudoterminal, and minirunc makes none; expected a container without one: "
+            "process.terminal false, podman without -t"
+        )
+    return Order(
+        root,
+        operands[0],
+        bundle=options.get("bundle", "."),
+        preserve_fds=_count(options.get("preserve-fds", "0"), name),
+        pid_file=options.get("pid-file", ""),
+        keep="keep" in options,
+        strict="strict" in options,
+        permissive=_groups(options.get("permissive", ""), name),
+        new_keyring="no-new-keyring" not in options,
+    )
+
+
+def _count(text: str, command: str) -> int:
     most = os.sysconf("SC_OPEN_MAX")
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= most):
-        raise UsageError(f"--preserve-fds is {text!r}; expected a number up to {most}", "run")
+        raise UsageError(f"--preserve-fds is {text!r}; expected a number up to {most}", command)
     return int(text)
 
 
-def _groups(text: str) -> list[str]:
+def _groups(text: str, command: str) -> list[str]:
     groups = [group for group in text.split(",") if group]
     for group in groups:
         if group not in GROUPS:
-            raise UsageError(f"--permissive has {group!r}; expected some of {', '.join(GROUPS)}", "run")
+            raise UsageError(f"--permissive has {group!r}; expected some of {', '.join(GROUPS)}", command)
     return groups

@@ -12,18 +12,20 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, Final
 
 from .bundle.values import BundleError
-from .state import State, containers, started
+from .processes import members, started
+from .state import State, containers, find
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_PRIVATE: Final = ("start_time", "keep")
+_PUBLIC: Final = ("ociVersion", "id", "pid", "status", "bundle", "rootfs", "created", "annotations", "owner")
+"""The members of what is shown, in runc's order; without annotations there is no such member."""
 _COLUMNS: Final = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
 
 
 def show_state(root: str, identity: str) -> int:
-    """Print a container's state as the specification has it."""
-    print(json.dumps(_public(_find(root, identity)), indent=2))
+    """Print a container's state as runc does."""
+    print(json.dumps(_public(find(root, identity)) | {"owner": ""}, indent=2))
     return 0
 
 
@@ -35,49 +37,50 @@ def show_list(root: str, *, form: str, quiet: bool) -> int:
     if quiet:
         print("".join(f"{document['id']}\n" for document in found), end="")
     elif form == "json":
-        print(json.dumps(found or None))
+        print(json.dumps(found or None, separators=(",", ":")))
     else:
         _print_table([[str(document.get(column.lower(), "")) for column in _COLUMNS] for document in found])
     return 0
 
 
-def kill(root: str, identity: str, text: str) -> int:
-    """Send the container's first process a signal."""
+def kill(root: str, identity: str, text: str = "TERM", *, everybody: bool) -> int:
+    """Send the container's first process a signal, or all of its processes.
+
+    Raises:
+        BundleError: there is no such container or signal, or the container is not running. A stopped one may still be
+            signalled with ``everybody``, for what it left.
+    """
     number = _signal_number(text)
-    document = _find(root, identity).read()
-    if document["status"] != "running":
+    document = find(root, identity).read()
+    if everybody and document["status"] != "creating":
+        _send_everybody(document, number)
+    elif document["status"] in ("created", "running"):
+        _send(document["pid"], document["start_time"], number)
+    else:
         raise BundleError(f"container {identity} is {document['status']}; expected a running one to send a signal to")
-    _send(document, number)
     return 0
 
 
 def delete(root: str, identity: str, *, force: bool) -> int:
     """Remove what a stopped container left; with ``force`` also a running one, by SIGKILL, or none at all."""
     try:
-        state = _find(root, identity)
+        state = find(root, identity)
         state.pin()
         document = state.read()
     except BundleError:
         if force:
             return 0
         raise
-    if document["status"] != "stopped":
-        if not force or document["status"] == "creating":
-            raise BundleError(
-                f"container {identity} is {document['status']}; expected a stopped one, or --force to kill it"
-            )
-        _send(document, signal.SIGKILL, wait=True)
+    status = document["status"]
+    if status == "creating" or (status == "running" and not force):
+        raise BundleError(f"container {identity} is {status}; expected a stopped one, or --force to kill it")
+    if status != "stopped":
+        _send(document["pid"], document["start_time"], signal.SIGKILL, wait=True)
+    if document.get("has_gate"):
+        _send_everybody(document, signal.SIGKILL)  # nobody else ends what its process has left
     state.wait_until_released()
     state.remove_alone()
     return 0
-
-
-def _find(root: str, identity: str) -> State:
-    wanted = State(root, identity)
-    for state in containers(root):
-        if state.identity == identity:
-            return state
-    raise BundleError(f"there is no container {identity} in {wanted.root}")
 
 
 def _all_public(root: str) -> Iterator[dict[str, Any]]:
@@ -90,12 +93,12 @@ def _all_public(root: str) -> Iterator[dict[str, Any]]:
 
 def _public(state: State) -> dict[str, Any]:
     document = state.read()
-    shown = {"ociVersion": "", "id": "", "pid": 0, "status": ""} | document
     try:
-        shown["owner"] = pwd.getpwuid(os.stat(state.folder).st_uid).pw_name
+        document["owner"] = pwd.getpwuid(os.stat(state.folder).st_uid).pw_name
     except (KeyError, FileNotFoundError):
-        shown["owner"] = ""
-    return {key: value for key, value in shown.items() if key not in _PRIVATE}
+        document["owner"] = ""
+    shown = {key: document.get(key, "") for key in _PUBLIC}
+    return {key: value for key, value in shown.items() if value or key != "annotations"}
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
@@ -104,14 +107,14 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
         print("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def _send(document: dict[str, Any], number: int, *, wait: bool = False) -> None:
+def _send(pid: int, start_time: str | None, number: int, *, wait: bool = False) -> None:
     """Send a signal to that very process, not to one that has its number now."""
     try:
-        pidfd = os.pidfd_open(document["pid"])
+        pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         return
     try:
-        if document["start_time"] is not None and started(document["pid"]) == document["start_time"]:
+        if start_time is not None and started(pid) == start_time:
             signal.pidfd_send_signal(pidfd, number)
             if wait:
                 select.select([pidfd], [], [])
@@ -119,6 +122,15 @@ def _send(document: dict[str, Any], number: int, *, wait: bool = False) -> None:
         pass  # it has just ended
     finally:
         os.close(pidfd)
+
+
+def _send_everybody(document: dict[str, Any], number: int) -> None:
+    """Send all processes of a container a signal; when it is SIGKILL, until there is none left."""
+    while found := [(pid, started(pid)) for pid in members(document)]:
+        for pid, start_time in found:
+            _send(pid, start_time, number, wait=number == signal.SIGKILL)
+        if number != signal.SIGKILL:
+            break
 
 
 def _signal_number(text: str) -> int:

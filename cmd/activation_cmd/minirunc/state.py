@@ -1,24 +1,27 @@
-"""The state of the containers: a folder of each below a root folder.
+"""The state of the containers: a folder for each, below a root folder.
 
 The folder has a file that minirunc and the container's guardian hold locked as long as they live. Where nobody holds
-it, both were killed, and whoever next looks at the root folder removes what they left; with --keep, it is kept.
+it, both were killed, and whoever next looks at the root folder removes what they left, unless it is to be kept. Of a
+created container nobody stays but its process, which holds the lock until its exec: so it is known whether it still
+waits to be started.
 """
 
 from __future__ import annotations
 
+import _socket
 import fcntl
 import os
-import time
 
 from .bundle.values import BundleError
+from .processes import started
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-LOCK, DOCUMENT, NOTIFY = "minirunc.lock", "state.json", "notify"
-_FILES = (NOTIFY, DOCUMENT, f"{DOCUMENT}.new", LOCK)
+LOCK, DOCUMENT, NOTIFY, GATE = "minirunc.lock", "state.json", "notify", "gate"
+_FILES = (NOTIFY, GATE, DOCUMENT, f"{DOCUMENT}.new", LOCK)
 
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 _LONGEST_ID = 200
@@ -85,7 +88,7 @@ class State:
         os.rename(new, self.path(DOCUMENT))
 
     def read(self) -> dict[str, Any]:
-        """What was written, with the status of now.
+        """What was written, with the status of now: creating, created, running or stopped.
 
         Raises:
             BundleError: there is no such container.
@@ -98,10 +101,33 @@ class State:
             began = document["start_time"]  # None if it had ended by then
         except (FileNotFoundError, ValueError, TypeError, KeyError):  # or it is somebody else's
             if not os.path.exists(self.path(LOCK)):
-                raise BundleError(f"there is no container {self.identity} in {self.root}") from None
+                raise self.missing() from None
             return {"id": self.identity, "status": "creating", "pid": 0}
-        running = began is not None and started(document["pid"]) == began
-        return document | ({"status": "running"} if running else {"status": "stopped", "pid": 0})
+        if began is None or started(document["pid"]) != began:
+            return document | {"status": "stopped", "pid": 0}
+        waits = document.get("has_gate") and self._is_locked()
+        return document | {"status": "created" if waits else "running"}
+
+    def missing(self) -> BundleError:
+        """The error that there is no such container, in words that podman looks for."""
+        return BundleError(f"container {self.identity} does not exist in {self.root}")
+
+    def bind(self, name: str, kind: int) -> _socket.socket:
+        """Make a socket in the folder."""
+        sock = _socket.socket(_socket.AF_UNIX, kind)
+        folder = os.open(self.folder, os.O_PATH | os.O_CLOEXEC)  # its path may be too long for a socket's
+        try:
+            sock.bind(f"/proc/self/fd/{folder}/{name}")
+        finally:
+            os.close(folder)
+        return sock
+
+    def unlink(self, name: str) -> None:
+        """Remove a file of the folder."""
+        try:
+            os.unlink(self.path(name))
+        except FileNotFoundError:
+            pass
 
     def pin(self) -> None:
         """Remember which container has the ID now: another one may have it before long.
@@ -112,7 +138,7 @@ class State:
         try:
             self._lock = os.open(self.path(LOCK), os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
-            raise BundleError(f"there is no container {self.identity} in {self.root}") from None
+            raise self.missing() from None
 
     def unpin(self) -> None:
         """Forget it."""
@@ -128,6 +154,17 @@ class State:
             return True
         fcntl.flock(self._lock, fcntl.LOCK_UN)
         return False
+
+    def _is_locked(self) -> bool:
+        """Whether somebody holds the lock, for a container that need not be pinned."""
+        state = State(self.root, self.identity)
+        try:
+            state.pin()
+            return state.is_held()
+        except BundleError:
+            return False
+        finally:
+            state.unpin()
 
     def wait_until_released(self) -> None:
         """Wait until nobody who started the pinned container lives."""
@@ -182,6 +219,19 @@ def containers(root: str) -> Iterator[State]:
     yield from _all(root)
 
 
+def find(root: str, identity: str) -> State:
+    """The state of a container.
+
+    Raises:
+        BundleError: there is no such container.
+    """
+    wanted = State(root, identity)
+    for state in containers(root):
+        if state.identity == identity:
+            return state
+    raise wanted.missing()
+
+
 def _all(root: str) -> list[State]:
     names = [name for name in os.listdir(root) if not name.startswith(".")]
     names = sorted(name for name in names if os.path.exists(os.path.join(root, name, LOCK)))
@@ -213,19 +263,3 @@ def _sweep(root: str) -> None:
             pass  # somebody else has just removed it
         finally:
             state.unpin()
-
-
-def started(pid: int) -> str | None:
-    """When the process was started, by the kernel's clock; None where there is none, or it has ended."""
-    try:
-        with open(f"/proc/{pid}/stat", errors="replace") as file:  # a process may have any name
-            fields = file.read().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return fields[19] if fields[0] not in "ZX" else None
-
-
-def now() -> str:
-    """The time as RFC 3339 has it."""
-    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanoseconds:09}Z"

@@ -6,6 +6,9 @@ import json
 import os
 from typing import Any, Final
 
+VERSION: Final = "1.0.2"
+"""Of the OCI runtime specification."""
+
 _CAPABILITIES: Final = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
 _QUIET: Final = ["nosuid", "noexec", "nodev"]
 _PTS: Final = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
@@ -27,7 +30,7 @@ def configuration(*, rootless: bool) -> dict[str, Any]:
     """As ``runc spec`` has it, without a terminal, cgroups and what runc cannot apply either."""
     namespaces = ["pid", "ipc", "uts", "mount", *(["user"] if rootless else ["network"])]
     return {
-        "ociVersion": "1.0.2",
+        "ociVersion": VERSION,
         "process": {
             "terminal": False,
             "user": {"uid": 0, "gid": 0},

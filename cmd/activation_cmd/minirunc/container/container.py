@@ -12,7 +12,7 @@ from activation_cmd.common.stdio import reason
 from activation_cmd.minirunc.bundle.kernel import CLONE_NEWNS, NAMESPACES
 from activation_cmd.minirunc.bundle.values import At, BundleError
 
-from . import filesystem, inside, privileges, program, syscalls
+from . import filesystem, gate, inside, privileges, program, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,45 +36,54 @@ class Start:
     """What the container's process is started with.
 
     Attributes:
-        notify_socket: what it finds at NOTIFY_SOCKET, if there is a manager to tell.
-        env: what it finds in its environment, whatever the bundle says.
         mask: the signals that are blocked in it.
         permissive: the groups of what may be missing, of --permissive.
         new_keyring: whether it gets a session keyring of its own.
+        notify_socket: what it finds at NOTIFY_SOCKET, if there is a manager to tell.
+        env: what it finds in its environment, whatever the bundle says.
+        gate: where it waits before its exec, if it does: a listening socket.
         asked: who wants to look at its mount namespace as soon as there is one.
     """
 
-    __slots__ = ("asked", "config", "env", "mask", "new_keyring", "notify_socket", "passed", "permissive")
+    __slots__ = ("asked", "config", "env", "gate", "mask", "new_keyring", "notify_socket", "passed", "permissive")
 
     def __init__(
-        self,
-        config: Config,
-        passed: Passed,
-        notify_socket: str | None,
-        env: dict[str, str],
-        mask: Iterable[int],
-        permissive: Collection[str],
-        *,
-        new_keyring: bool,
+        self, config: Config, passed: Passed, mask: Iterable[int], permissive: Collection[str], *, new_keyring: bool
     ) -> None:
-        self.config, self.passed, self.permissive, self.new_keyring = config, passed, permissive, new_keyring
-        self.notify_socket, self.env, self.mask = notify_socket, env, mask
+        self.config, self.passed, self.mask, self.permissive = config, passed, mask, permissive
+        self.new_keyring = new_keyring
+        self.notify_socket: str | None = None
+        self.env: dict[str, str] = {}
+        self.gate: _socket.socket | None = None
         self.asked: _socket.socket | None = None
 
 
-def run(start: Start, channel: _socket.socket, alive: int) -> NoReturn:
-    """Go through all the steps, and become the container's process; or tell ``channel`` why not, and exit.
+class _Channel:
+    """Whom to tell that the container cannot be started: minirunc create or run, later minirunc start."""
+
+    def __init__(self, sock: _socket.socket) -> None:
+        self.sock = sock
+
+
+def run(start: Start, sock: _socket.socket, alive: int) -> NoReturn:
+    """Go through all the steps, and become the container's process; or tell minirunc why not, and exit.
 
     Args:
+        sock: the connection to minirunc.
         alive: a pipe that ends with the process that forked this one.
     """
+    channel = _Channel(sock)
     try:
         _live_as_long_as(alive)
         os.setsid()
         _keep_to_itself()
+        if start.gate:
+            channel.sock, start.gate = (
+                gate.out_of_the_way(each, start.passed.above) for each in (channel.sock, start.gate)
+            )
         _become(start, channel, alive)
     except BaseException as error:
-        tell_failure(channel, error)
+        tell_failure(channel.sock, error)
     finally:
         os._exit(1)
 
@@ -88,7 +97,7 @@ def tell_failure(channel: _socket.socket, error: BaseException) -> None:
         pass
 
 
-def _become(start: Start, channel: _socket.socket, alive: int) -> NoReturn:
+def _become(start: Start, channel: _Channel, alive: int) -> NoReturn:
     config, process = start.config, start.config.process
     os.umask(0o022)
     _enter_mount_namespace(config)
@@ -126,7 +135,7 @@ def _become(start: Start, channel: _socket.socket, alive: int) -> NoReturn:
         told = f"process.capabilities: minirunc does not have {', '.join(missing)} itself, and cannot give them"
         if "capabilities" not in start.permissive:
             raise BundleError(f"{told}; expected them, or --permissive=capabilities")
-        channel.send(b"remark " + told.encode())
+        channel.sock.send(b"remark " + told.encode())
     _live_as_long_as(alive)  # once more: a change of user takes it back
 
     for number in _signal.valid_signals() - {_signal.SIGKILL, _signal.SIGSTOP}:
@@ -138,10 +147,18 @@ def _become(start: Start, channel: _socket.socket, alive: int) -> NoReturn:
             process.args,
             environment,
             own_pid_namespace=config.own_pid_namespace,
-            before=lambda: privileges.set_file_limit(process),
+            before=lambda: _wait_at_gate(start, channel),
         )
     except OSError as error:
         raise _no_program(process.args[0], error) from error
+
+
+def _wait_at_gate(start: Start, channel: _Channel) -> None:
+    """The last thing before the exec."""
+    if start.gate:
+        gate.leave_minirunc(channel.sock)
+        channel.sock = gate.wait(start.gate)
+    privileges.set_file_limit(start.config.process)
 
 
 def _no_program(name: str, error: OSError) -> BundleError:

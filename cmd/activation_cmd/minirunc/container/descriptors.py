@@ -40,6 +40,11 @@ class Passed:
                     f"but {number} is not",
                 ) from None
 
+    @property
+    def above(self) -> int:
+        """The first number above those that they will have in the container."""
+        return 3 + len(self._files) + len(self._extra)
+
     def become(
         self,
         program: str,
