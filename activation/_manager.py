@@ -56,7 +56,7 @@ class Manager:
     _speaks_for_service: bool = attrs.field(init=False)
     _reports: Reports = attrs.field(factory=Reports, init=False)
     _wanted: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _is_ready: bool = attrs.field(default=False, init=False)
+    _ready: trio.Event = attrs.field(factory=trio.Event, init=False)
     _status: str = attrs.field(default="", init=False)
     _status_failed: bool = attrs.field(default=False, init=False)
     _time_needed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
@@ -82,9 +82,9 @@ class Manager:
 
     def ready(self) -> None:
         """Tell it that the daemon accepts. One of several servers is enough."""
-        if self._is_ready:
+        if self._ready.is_set():
             return
-        self._is_ready = True
+        self._ready.set()
         if self._may_tell_status():
             self._status = self._status_now()
             self._tell(READY, self._status)
@@ -166,12 +166,13 @@ class Manager:
         return "STATUS=" + ", ".join(parts)
 
     async def _keep_status(self) -> None:
-        """Tell the status when it has changed, and not more often than each second."""
+        """Tell the status when it has changed, then not again for a second."""
         activity = self._daemon.activity
+        await self._ready.wait()
         while True:
-            await trio.sleep(STATUS_INTERVAL)
             if not activity.connections and not activity.work and self._status_now() == self._status:
                 await activity.arrivals.park()
             if self._may_tell_status() and (status := self._status_now()) != self._status:
                 self._status = status
                 self._reports.mention(status)
+            await trio.sleep(STATUS_INTERVAL)
