@@ -10,6 +10,7 @@ import _socket
 import errno
 import socket
 import struct
+import sys
 from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -20,7 +21,7 @@ import trio
 LARGEST_DATAGRAM = 65536
 """Bytes: no datagram of UDP is longer."""
 
-IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)  # Python has it since 3.14
+IP_PKTINFO: int = getattr(socket, "IP_PKTINFO", 8)  # Linux's; Python has it since 3.14
 _INFO_4 = struct.Struct("=i4s4s")  # in_pktinfo: interface, local address to answer from, address in the header
 _INFO_6 = struct.Struct("=16sI")  # in6_pktinfo: address, interface
 _ANCILLARY_SIZE = 256
@@ -144,7 +145,8 @@ def _wants_info(conn: trio.socket.SocketType) -> bool:
     """Whether its datagrams have to tell where they were sent to; from now on they do."""
     wants = _wanting.get(conn)
     if wants is None:
-        wants = conn.family in (socket.AF_INET, socket.AF_INET6) and _is_on_wildcard(conn)
+        is_inet = conn.family in (socket.AF_INET, socket.AF_INET6)
+        wants = sys.platform == "linux" and is_inet and _is_on_wildcard(conn)
         if wants and conn.family == socket.AF_INET:
             conn.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
         elif wants:

@@ -138,6 +138,8 @@ def _passed(wanted: int) -> list[File]:
     meant_id = number("LISTEN_PIDFDID")
     if meant_id is not None and pidfd_id(wanted) not in (None, meant_id):
         return []
+    if wanted != os.getpid() and not _exists(wanted):
+        return []
     count = number("LISTEN_FDS")
     if not count:
         return []
@@ -154,6 +156,16 @@ def _passed(wanted: int) -> list[File]:
         name = names[position] if position < len(names) else ""
         passed.append(File(descriptor, name or default_name(FIRST + position)))
     return passed
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def default_name(descriptor: int) -> str:

@@ -39,6 +39,8 @@ def nothing_passed(pid: int, pidfd_id: int | None) -> str:
             f"is another process's (this one's is {pidfd_id}); a wrapper that sets LISTEN_PID itself must unset "
             "LISTEN_PIDFDID, or better leave both as they are and use exec"
         )
+    if pid != os.getpid() and count != "0":
+        return f"LISTEN_FDS is {count} and LISTEN_PID is {meant}, but there is no such process any more"
     return f"LISTEN_FDS is {count}: whatever started this process passed no descriptors"
 
 

@@ -86,6 +86,15 @@ def test_the_wrappers_pidfd_number_is_checked_too(passed: list[socket.socket]) -
     assert "LISTEN_PIDFDID is 1, which is another process's" in done.stderr
 
 
+def test_what_was_passed_to_a_process_that_is_gone_is_not_taken(passed: list[socket.socket]) -> None:
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    code = f"print(len(activation.files(pid={ended.pid})))"
+    done = run_activated(code, passed, {"LISTEN_PID": str(ended.pid), "LISTEN_FDS": "2"})
+    assert done.stdout.strip() == "0"
+    assert f"LISTEN_PID is {ended.pid}, but there is no such process any more" in done.stderr
+
+
 def test_an_ancestor_is_told(passed: list[socket.socket]) -> None:
     said, _ = behind_a_shell(passed, shell='sh -c "$(cat <<"END"\n{}; true\nEND\n)"; true')
     assert "which is an ancestor of it (sh)" in said
