@@ -29,7 +29,7 @@ check: $(VENV)/check.stamp ## lint, check the format, the types and which module
 	$(VENV)/bin/lint-imports --no-cache --no-logo
 
 docs: $(VENV)/docs.stamp ## build the guide into build/docs
-	$(VENV)/bin/sphinx-build --builder html --fail-on-warning --keep-going --quiet docs build/docs
+	$(VENV)/bin/sphinx-build --builder html --fresh-env --fail-on-warning --keep-going --quiet docs build/docs
 	@echo 'open build/docs/index.html'
 
 coverage: $(VENV)/coverage.stamp ## tell which lines of the library its tests do not run

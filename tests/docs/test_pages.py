@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import activation
+import activation.testing
 from tests.commands import LIMIT
 from tests.systemd.conftest import start_manager
 from tests.systemd.manager import missing
@@ -52,6 +54,12 @@ def test_a_page_goes_as_it_says_under_systemd(name: str, tmp_path: Path, start_m
         env={"PATH": "/usr/local/sbin:/usr/bin:/bin:/usr/sbin:/sbin"},
     )
     assert page.play() > 0
+
+
+def test_the_reference_has_every_public_name() -> None:
+    text = PAGES["reference"].read_text()
+    names = [*activation.__all__, *(f"testing.{name}" for name in activation.testing.__all__)]
+    assert [name for name in names if f":: activation.{name}\n" not in text] == []
 
 
 @pytest.mark.xdist_group("install")
