@@ -37,11 +37,12 @@ def test_a_page_goes_as_it_says(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", UNDER_SYSTEMD)
 def test_a_page_goes_as_it_says_under_systemd(name: str, tmp_path: Path, start_manager: StartManager) -> None:
     manager = start_manager()
-    program = "/opt/echo/bin/python /opt/echo/echo.py"
+    programs = {"/opt/echo/bin/python /opt/echo/echo.py": "echod", "/opt/echo/bin/python -m activation": "what"}
 
     def bash() -> subprocess.Popen[bytes]:
         manager.add({name: page.files[name] for name in page.files if name.endswith((".socket", ".service"))})
         manager.add_program("echod", page.files["echo.py"])
+        manager.add_program("what", "from activation.__main__ import main\nmain()\n")
         enter = ["nsenter", "-t", str(manager.pid), "-m", "-p", "-r", "-w", "--"]
         return subprocess.Popen([*enter, "bash", "--norc"], env=page.env, **PIPES)  # type: ignore[call-overload,no-any-return]
 
@@ -50,7 +51,7 @@ def test_a_page_goes_as_it_says_under_systemd(name: str, tmp_path: Path, start_m
         tmp_path,
         prompt="# ",
         bash=bash,
-        replace={program: "echod"},
+        replace={**programs, "python -m activation": "what"},
         env={"PATH": "/usr/local/sbin:/usr/bin:/bin:/usr/sbin:/sbin"},
     )
     assert page.play() > 0
