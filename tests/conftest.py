@@ -7,6 +7,7 @@ import signal
 import ssl
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 import trustme
 
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+# How long an example takes is the machine's business.
+hypothesis.settings.register_profile("tests", parent=hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("tests")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

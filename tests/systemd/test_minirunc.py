@@ -120,7 +120,8 @@ def test_a_container_that_hangs_is_ended_by_the_watchdog(start_manager: StartMan
     manager = start_manager()
     code = TELLING + "tell('READY=1')\ntell('WATCHDOG=1')\nsignal.pause()"
     # A first process without a handler does not see SIGABRT: the kernel spares it.
-    options = "NotifyAccess=all\nWatchdogSec=0.5s\nTimeoutAbortSec=0.5s\nRestart=on-watchdog\n"
+    # Nor does it see SIGTERM, where the stop below comes before the watchdog.
+    options = "NotifyAccess=all\nWatchdogSec=0.5s\nTimeoutAbortSec=0.5s\nTimeoutStopSec=1s\nRestart=on-watchdog\n"
     add_container(manager, "box", python(code), options)
     manager.systemctl("start", "box.service")
     first = manager.property("box.service", "MainPID")
