@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 0, 1 for a server that is absent or goes away, 2 for its usage."""
     status = 0
     try:
-        # Whatever takes time is loaded in here, where an interrupt is no traceback.
+        # Slow imports happen in here, where an interrupt does not become a traceback.
         put_off()
         address = _address(argv)
         open_missing()

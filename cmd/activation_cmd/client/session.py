@@ -1,4 +1,4 @@
-"""The client's side of the conversation: standard input to the server, what it says to standard output."""
+"""The client's session: it sends standard input to the server and prints the answers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def run(address: Address) -> None:
 
 
 async def session(stream: trio.SocketStream, address: Address) -> None:
-    """Send standard input and print what comes back, both at once, until the server has closed its half too.
+    """Send standard input and print what comes back, both at once, until both sides have closed.
 
     Raises:
         ConnectionError: the server went away.
@@ -39,13 +39,13 @@ async def session(stream: trio.SocketStream, address: Address) -> None:
     async def send() -> None:
         nonlocal sent_all
         try:
-            # In a thread: standard input may be a terminal that others use too, so it has to stay blocking.
+            # In a thread: others may share standard input, a terminal perhaps, so it has to stay blocking.
             while data := await trio.to_thread.run_sync(read_in, abandon_on_cancel=True):
                 await stream.send_all(data)
             await stream.send_eof()
             sent_all = True
         except trio.BrokenResourceError:
-            pass  # what the server still said is worth printing; receiving then finds the end
+            pass  # what the server has sent is still printed; the receiver sees the end
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send)
@@ -64,7 +64,7 @@ def read_in() -> bytes:
     while True:
         try:
             return os.read(0, CHUNK)
-        except BlockingIOError:  # another program has left the terminal or the pipe so
+        except BlockingIOError:  # another program has made the terminal or pipe non-blocking
             select.select([0], [], [])
 
 

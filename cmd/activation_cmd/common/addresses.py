@@ -20,7 +20,7 @@ FORMS = "a path with a slash in it, @abstract, port, host:port, [v6]:port or vso
 
 
 class Address(NamedTuple):
-    """Where to connect to or to listen.
+    """Where to connect or to listen.
 
     Attributes:
         text: as it was written.
@@ -91,7 +91,7 @@ async def connect(address: Address) -> trio.SocketStream:
     Raises:
         OSError: nothing does, or it cannot be reached.
     """
-    import trio  # socket-activate reads addresses where it must be light
+    import trio  # only here, because socket-activate reads addresses before it loads trio
 
     if address.family == socket.AF_UNSPEC:
         host, port = address.where
@@ -109,15 +109,15 @@ async def connect(address: Address) -> trio.SocketStream:
 
 
 def find(address: Address, kind: int, flags: int = 0) -> tuple[int, Any]:
-    """The family and the address of a socket that is to be bound there.
+    """The family and the address for a socket to bind to.
 
     Args:
-        address: where; of a name that stands for several addresses it is the first: one line makes one socket.
+        address: where to bind. Of a name that stands for several addresses, the first one is taken.
         kind: ``socket.SOCK_STREAM`` or another.
-        flags: more for getaddrinfo(3); with ``socket.AI_NUMERICHOST`` no name is looked up, so that it never blocks.
+        flags: more flags for getaddrinfo(3). With ``socket.AI_NUMERICHOST``, no name is looked up, which never blocks.
 
     Raises:
-        OSError: there is no such host.
+        OSError: there is no such host or network interface.
     """
     if address.family != socket.AF_UNSPEC:
         return address.family, address.where

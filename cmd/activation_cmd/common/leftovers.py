@@ -1,6 +1,6 @@
-"""What a socket unit leaves in the file system, and its careful removal.
+"""Careful removal of what a socket unit leaves in the file system.
 
-Standard library only, and as little of it as can be: the executor lives in this, and foobard's start pays for it.
+Standard library only, and little of that: the executor uses it, and foobard loads it when it starts.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# All of them are told by their names, which is also how the executor hears of them.
+# The kinds of nodes. The executor is told of them by these names.
 SOCKET, FIFO, SYMLINK, FOLDER, QUEUE = "socket", "fifo", "symlink", "folder", "mqueue"
 NOTIFY_FOLDER = "notify"
 
 
 def identity(kind: str, path: str) -> str:
-    """What tells the node at a path from the next one of that path, in a form that can be sent as text."""
+    """A text that tells the node at a path from any other node that may be there later."""
     found = _queue_status(path) if kind == QUEUE else os.lstat(path)
     return f"{found.st_dev}:{found.st_ino}:{stat.S_IFMT(found.st_mode):o}"
 
 
 def remove(kind: str, path: str, made: str) -> None:
-    """Remove what this process made and still holds, unless something else has taken its place.
+    """Remove a node that this process made, unless something else has taken its place.
 
     Args:
         kind: what it is, one of the names above.
@@ -37,23 +37,23 @@ def remove(kind: str, path: str, made: str) -> None:
         if identity(kind, path) == made:
             _REMOVERS[kind](path)
     except OSError:
-        pass  # gone already, or a folder that others use meanwhile
+        pass  # it is gone already, or a folder that somebody else uses
 
 
 def remove_stale(kind: str, path: str, made: str) -> None:
-    """Remove what a process that has died may have left, unless it is somebody's now.
+    """Remove a node that a process which was killed may have left, unless somebody else uses it now.
 
     Args:
         kind: what it is, one of the names above.
         path: where; a message queue's name.
-        made: its :func:`identity`; "" if the process died before it could tell. Then only a socket is removed: that
-            one nobody has open any more can be seen.
+        made: its :func:`identity`; "" if the process was killed before it could tell. Then only a socket is removed,
+            since it can be seen that nobody has it open any more.
     """
     try:
         if kind == NOTIFY_FOLDER:
-            remove_notify_folder(path)  # its random name is nobody else's
+            remove_notify_folder(path)  # its name is random: nobody else has it
         elif made:
-            remove(kind, path, made)  # also while services of the dead process still end and hold it
+            remove(kind, path, made)  # even while services of that process still have it open
         elif kind == SOCKET and stat.S_ISSOCK(os.lstat(path).st_mode) and not in_use(path):
             remove(kind, path, identity(kind, path))
     except OSError:
@@ -61,7 +61,7 @@ def remove_stale(kind: str, path: str, made: str) -> None:
 
 
 def make_way(path: str) -> None:
-    """Remove a socket that nobody has open any more, so that another can be bound there.
+    """Remove the path of a socket that nobody has open any more, so that another one can be bound there.
 
     Raises:
         OSError: what is there is no socket, or it is in use.
@@ -79,9 +79,9 @@ def in_use(path: str) -> bool:
     """Whether a process has the socket at the path open.
 
     Raises:
-        OSError: there is no socket, or whoever it belongs to does not let this process know.
+        OSError: there is no socket, or this process has no permission to ask.
     """
-    # A datagram socket can ask a listener without being a client that it would have to accept.
+    # A datagram socket: a stream would be a client that the listener has to accept.
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(path)

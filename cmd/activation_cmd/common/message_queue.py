@@ -1,4 +1,4 @@
-"""mq_overview(7): POSIX message queues, which Python's standard library does not have. Standard library only."""
+"""POSIX message queues, mq_overview(7), which Python's standard library lacks. Standard library only."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import os
 def open(  # noqa: A001
     name: str, flags: int, mode: int = 0, maximum: int | None = None, size: int | None = None
 ) -> int:
-    """Open a queue, or make it; return its descriptor, close-on-exec. mq_open(3).
+    """Open or make a queue; return its descriptor, which is close-on-exec. mq_open(3).
 
     Args:
         name: its name, a slash and then none.
         flags: as of open(2).
         mode: of a new queue, before the umask.
-        maximum: how many messages a new queue holds, with ``size``; by default what the kernel says.
+        maximum: how many messages a new queue holds; with ``size``, or both are the kernel's default.
         size: the longest message, in bytes.
 
     Raises:
-        OSError: it cannot be done.
+        OSError: mq_open(3) or mq_unlink(3) fails.
     """
     # struct mq_attr: flags, maximum, size, count, and four that are reserved.
     attributes = None if maximum is None or size is None else (ctypes.c_long * 8)(0, maximum, size)
@@ -30,7 +30,7 @@ def unlink(name: str) -> None:
     """Remove a queue's name. mq_unlink(3).
 
     Raises:
-        OSError: it cannot be done.
+        OSError: mq_open(3) or mq_unlink(3) fails.
     """
     _done(library().mq_unlink(os.fsencode(name)), name)
 
@@ -38,7 +38,7 @@ def unlink(name: str) -> None:
 def library() -> ctypes.CDLL:
     """The C library that has these functions."""
     library = ctypes.CDLL(None, use_errno=True)
-    # Before version 2.34 the GNU C library has them apart.
+    # Before version 2.34, the GNU C library has them in a library of their own.
     return library if hasattr(library, "mq_open") else ctypes.CDLL("librt.so.1", use_errno=True)
 
 

@@ -1,4 +1,4 @@
-"""What --check says: what would be made and started, without doing it."""
+"""What --check prints: what would be made and started."""
 
 from __future__ import annotations
 

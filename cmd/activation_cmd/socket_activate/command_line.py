@@ -22,7 +22,7 @@ CLEAN = ("TERM", "PATH", "USER", "HOME")
 """What systemd-socket-activate keeps of its environment."""
 
 TRIGGERS = 100
-"""So many starts in two seconds, each of which left a client waiting, mean that COMMAND does not serve its clients."""
+"""After so many starts in two seconds that each left a client waiting, COMMAND is given up."""
 
 
 def listens(addresses: Sequence[tuple[Kind, str]]) -> list[Listen]:
@@ -47,10 +47,10 @@ def listens(addresses: Sequence[tuple[Kind, str]]) -> list[Listen]:
 
 
 def names(given: str | None, count: int) -> list[str]:
-    """What --fdname says: a name for each socket, or one for all.
+    """Read --fdname: a name for each socket, or one for all.
 
     Raises:
-        ValueError: there is another number of them, or one that cannot be passed.
+        ValueError: the number of names is another, or a name cannot be passed.
     """
     found = given.split(":") if given else [""]
     if len(found) == 1:
@@ -66,7 +66,7 @@ def names(given: str | None, count: int) -> list[str]:
 
 
 def environment(assignments: Sequence[str], *, clean: bool) -> dict[str, str]:
-    """What COMMAND finds in its environment: all that there is, or what systemd-socket-activate keeps; and -E.
+    """The environment of COMMAND: this process's, or what systemd-socket-activate keeps of it, and -E.
 
     Raises:
         ValueError: an assignment has no name.
@@ -90,7 +90,7 @@ UNIT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def unit_environment(assignments: Sequence[str], *, clean: bool) -> dict[str, str]:
-    """What services of unit files find in their environment: all that there is, or hardly anything; and -E.
+    """The environment of services from unit files: this process's, or only a PATH, and -E.
 
     Raises:
         ValueError: an assignment has no name.

@@ -61,10 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         # Clients are waiting for this start, perhaps. Nothing that is loaded is garbage.
         gc.disable()
-        # Whatever takes time is loaded in here, where an interrupt is no traceback.
+        # Slow imports happen in here, where an interrupt does not become a traceback.
         from .processes.executor import Executor
 
-        # Before anything large is imported: what is forked from it is to be small.
+        # Forked before anything large is imported, so that its own children stay small.
         with Executor() as executor:
             put_off()  # only now: what the executor's children need is loaded, and none of them has to
             return _run(argv, executor)
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(PROGRAM, reason(error))
         return 1
     except KeyboardInterrupt:
-        return 130  # before the signals are heard
+        return 130  # it came before the signal handlers were set
     finally:
         gc.enable()
 
@@ -96,7 +96,7 @@ def _run(argv: Sequence[str] | None, executor: Executor) -> int:
     if arguments.once:
         from . import once
 
-        executor.close()  # a COMMAND expects no children that it did not start
+        executor.close()  # COMMAND must not find a child that it did not start
         return once.run(pairs[0], environment, now=arguments.now, inetd=arguments.inetd)
     import trio
 
@@ -179,7 +179,7 @@ def _listen(kind: Kind | None) -> Callable[[str], tuple[Kind | None, str]]:
 
 
 def _files(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> list[str]:
-    """The unit files; options may stand between them and after them."""
+    """The unit files. Options may stand between them and after them."""
     files: list[str] = []
     while arguments.rest:
         first, *others = arguments.rest
@@ -192,10 +192,10 @@ def _files(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> li
 
 
 def _check_usage(arguments: argparse.Namespace, files: Sequence[str]) -> None:
-    """Refuse what cannot go together.
+    """Refuse options that exclude each other.
 
     Raises:
-        ValueError: something does not.
+        ValueError: two of them do, or something is missing.
     """
     if not files and not arguments.listen:
         raise ValueError("expected -l ADDR and a COMMAND, or unit files")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import activation
 from activation_cmd.common.stdio import say
 
-from .services.service import OWN_VARIABLES
+from .services.starts import OWN_VARIABLES
 from .sockets.making import MadeSockets
 
 if TYPE_CHECKING:
@@ -26,13 +26,13 @@ class _Ended(BaseException):
 
 
 def run(pair: Pair, environment: Mapping[str, str], *, now: bool, inetd: bool) -> int:
-    """Become the command, whose are the sockets and their paths from then on; return 0 if a signal comes before.
+    """Become the command, which then owns the sockets and their paths; return 0 if a signal comes before a client.
 
     Raises:
         OSError: a socket cannot be made, or the command cannot be executed.
     """
 
-    # What is ignored stays so: nohup.
+    # Signals that are ignored, as under nohup, stay ignored.
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
 
@@ -40,7 +40,7 @@ def run(pair: Pair, environment: Mapping[str, str], *, now: bool, inetd: bool) -
         raise _Ended
 
     def first_client() -> None:
-        # exec_process() has given these their default actions.
+        # exec_process() has just set these to their default actions.
         for ending in heard:
             signal.signal(ending, end)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, heard)

@@ -44,11 +44,11 @@ async def run(executor: Executor, pairs: Sequence[Pair], options: Options) -> in
         OSError: a socket cannot be made.
         ValueError: a unit says what cannot be done.
     """
-    # What was ignored from the start stays so: nohup.
+    # Signals that are ignored from the start, as under nohup, stay ignored.
     heard: list[int] = [number for number in _HEARD if signal.getsignal(number) != signal.SIG_IGN] or [signal.SIGTERM]
     early: list[int] = []
     for number in heard:
-        # It hears what comes before there is a receiver, and for nothing what comes when there is none any more.
+        # Until the receiver is open, signals are noted; after it is closed, they are ignored.
         signal.signal(number, lambda number, _: early.append(number))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (*heard, signal.SIGCHLD))
     _raise_open_file_limit()
@@ -82,7 +82,7 @@ async def run(executor: Executor, pairs: Sequence[Pair], options: Options) -> in
             if not stopping.is_set():
                 _tell("STOPPING=1")
             await reaper.end_orphans()
-            # All has ended. A signal that comes now must not end this process with another status than is promised.
+            # Everything has ended. A signal that comes now must not change the exit status.
             signal.pthread_sigmask(signal.SIG_BLOCK, heard)
             background.cancel_scope.cancel()
     return int(reaper.disabled or assembly.failed or any(unit.failed for unit in units))
@@ -97,13 +97,13 @@ def _tell(*assignments: str) -> None:
 
 
 def _raise_open_file_limit() -> None:
-    """Have as many descriptors as may be; services are forked by the executor, whose limit stays what it was."""
+    """Raise the soft limit of descriptors to the hard one. The executor forks services, and keeps the old limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _obey(signals: AsyncIterator[int], units: Sequence[Unit], spare: Spare, stopping: trio.Event) -> None:
-    """SIGHUP reloads what can be reloaded; what else comes stops everything, the second time at once."""
+    """Reload at SIGHUP, if something can be reloaded; stop at any other signal, and kill at the second one."""
     async for number in signals:
         if number == signal.SIGHUP and not stopping.is_set() and any(unit.reloads for unit in units):
             for unit in units:
@@ -137,4 +137,4 @@ async def _restart_on_change(paths: Sequence[str], units: Sequence[Unit]) -> Non
             for unit in units:
                 unit.restart()
     except (OSError, RuntimeError) as error:
-        say("socket-activate", f"cannot watch any more: {reason(error)}")
+        say("socket-activate", f"cannot watch files any more: {reason(error)}")

@@ -9,9 +9,9 @@ if TYPE_CHECKING:
 
     from activation_cmd.socket_activate.units.model import Command
 
-    from .execute import Start
     from .group import Group
     from .reaper import Reaper
+    from .start import Start
 
 
 async def run_commands(

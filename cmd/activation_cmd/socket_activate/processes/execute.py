@@ -1,4 +1,4 @@
-"""What becomes a service: in a child of the executor, from its fork to its exec. Standard library only."""
+"""What a child of the executor does from its fork to its exec, which makes it a service. Standard library only."""
 
 from __future__ import annotations
 
@@ -7,107 +7,30 @@ import os
 import select
 import signal
 import socket
-import struct
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
+from typing import TYPE_CHECKING, NoReturn
 
 from activation import exec_process
 from activation_cmd.common.stdio import reason
 from activation_cmd.socket_activate.units.environment import read_environment_files, unset
 from activation_cmd.socket_activate.units.expansion import expanded
 
+from .start import CHOICE, CHOSEN
 from .surroundings import StartError, make_directories, redirect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
-    from activation_cmd.socket_activate.units.directories import Directory
+    from .start import Start
 
 # systemd.exec(5), "process exit codes": what a service exits with that could not even be started.
 CHDIR, EXEC, GROUP, USER, RESOURCES = 200, 203, 216, 217, 219
-
-CHOICE = struct.Struct("i")
-"""At the begin of an order: 0, and from the child's choice on the number of the start, counted from 1."""
-
-
-CHOSEN = b"\0"
-"""What a child tells whose client has come, if commands come before the exec, which would tell it otherwise."""
-
-
-class Start(NamedTuple):
-    """All that a start needs, in types that can be sent.
-
-    Attributes:
-        program: a path, or a name to be looked up in the PATH of the environment.
-        arguments: argument 0 first, ``$NAME`` not yet replaced.
-        files: what is passed: names and descriptors.
-        triggers: the descriptors that a client shows at.
-        environment: without what only the child knows, which are the variables with its number, and without the files.
-        environment_files: each with whether it may be missing.
-        unset: names, and ``NAME=value`` with the value that it must have, to be removed at last.
-        with_pid: the names of variables whose value is to be the child's number.
-        standard: what 0, 1 and 2 are to be: a descriptor, -1 for /dev/null, None for what they are; or a text as the
-            model has it, of a file or of another of the three.
-        groups: to change to; None for no change.
-        account: user's name, uid and gid to change to; None for no change.
-        ignore_sigpipe: as IgnoreSIGPIPE= has it for services; the default action otherwise.
-        umask: to change to; None for no change.
-        directories: folders that it is to find.
-        owner: the user and the group that these belong to.
-        before: commands that have to succeed first, ExecStartPre=.
-        optional: of such a command, that it may fail.
-    """
-
-    program: str
-    arguments: Sequence[str]
-    environment: Mapping[str, str]
-    replace_variables: bool = True
-    files: Sequence[tuple[str, int]] = ()
-    triggers: Sequence[int] = ()
-    environment_files: Sequence[tuple[str, bool]] = ()
-    unset: Sequence[str] = ()
-    with_pid: Sequence[str] = ()
-    standard: Sequence[int | str | None] = (-1, None, None)
-    directory: str | None = None
-    directory_optional: bool = False
-    groups: Sequence[int] | None = None
-    account: tuple[str, int, int] | None = None
-    ignore_sigpipe: bool = False
-    umask: int | None = None
-    directories: Sequence[Directory] = ()
-    owner: tuple[int, int] | None = None
-    before: Sequence[Start] = ()
-    optional: bool = False
-
-    @classmethod
-    def of(cls, values: Sequence[Any]) -> Self:
-        """What was sent as a sequence of its values."""
-        start = cls(*values)
-        return start._replace(before=[cls(*each) for each in start.before])
-
-    @property
-    def is_simple(self) -> bool:
-        """Whether nothing but its exec has to wait for the client."""
-        return not (self.environment_files or self.directories or self.before)
-
-    def descriptors(self) -> set[int]:
-        """All that it refers to."""
-        standard = {number for number in self.standard if isinstance(number, int) and number >= 0}
-        return {number for _, number in self.files} | {*self.triggers} | standard
-
-    def renumbered(self, numbers: Mapping[int, int]) -> Start:
-        """The same start with other numbers for its descriptors."""
-        return self._replace(
-            files=[(name, numbers[number]) for name, number in self.files],
-            triggers=[numbers[number] for number in self.triggers],
-            standard=[numbers.get(each, each) if isinstance(each, int) else each for each in self.standard],
-        )
 
 
 def become(channel: socket.socket, choice: int, starts: Sequence[Start], *, at_once: bool) -> NoReturn:
     """Become the first of the starts that a client comes for, or, ``at_once``, the only one.
 
     Args:
-        channel: where a failure is told; it is closed by the exec. If its other side is, there is nothing to do.
+        channel: for the message about a failure. The exec closes it; if the other side closes it, the child exits.
         choice: the descriptor of the order, to note which start it is.
     """
     status = EXEC
@@ -133,14 +56,14 @@ def become(channel: socket.socket, choice: int, starts: Sequence[Start], *, at_o
 
 
 def _moved(channel: socket.socket, above: int) -> socket.socket:
-    """The same channel at a number that no descriptor will be moved to."""
+    """Move the channel to a number above those that the descriptors will have."""
     with channel:
         return socket.socket(fileno=fcntl.fcntl(channel, fcntl.F_DUPFD_CLOEXEC, above))
 
 
 def _first_client(channel: socket.socket, choice: int, starts: Sequence[Start], above: int) -> Callable[[], Start]:
-    """What waits for a client, notes whose it is and returns that start. Descriptors may change places before."""
-    # Not poll(): an epoll knows the open files, whatever their numbers become.
+    """Make a function that waits for a client, notes which start it is for, and returns that start."""
+    # Not poll(): epoll watches open files, and their numbers change before the exec.
     with select.epoll() as made:
         clients = select.epoll.fromfd(fcntl.fcntl(made, fcntl.F_DUPFD_CLOEXEC, above))
     clients.register(channel, select.EPOLLIN)
@@ -149,14 +72,14 @@ def _first_client(channel: socket.socket, choice: int, starts: Sequence[Start], 
         for number in start.triggers:
             clients.register(number, select.EPOLLIN)
             whose[number] = index
-    # Once for nothing: what the first client waits for is then in this process's own memory already.
+    # A rehearsal: it copies the memory pages that are written to, so that the first client need not wait for that.
     os.pwrite(choice, CHOICE.pack(0), 0)
     clients.poll(0)
 
     def first_client() -> Start:
         index = min([whose[number] for number, _ in clients.poll()])
         if index < 0:
-            os._exit(0)  # dismissed, or socket-activate is no more
+            os._exit(0)  # this child was dismissed, or socket-activate is gone
         os.pwrite(choice, CHOICE.pack(index + 1), 0)
         return starts[index]
 
@@ -199,7 +122,7 @@ def _end_like(status: int) -> NoReturn:
 
 
 def _execute(start: Start, first_client: Callable[[], object] | None = None) -> NoReturn:
-    """Become what a start says; with ``first_client``, wait for that where no more than the exec is left to do."""
+    """Become what a start says; with ``first_client``, call that just before the exec, to wait for a client."""
     if start.umask is not None:
         os.umask(start.umask)
     make_directories(start.directories, start.owner)
@@ -235,7 +158,7 @@ def _execute(start: Start, first_client: Callable[[], object] | None = None) -> 
 
 
 def _activation_variables(files: Sequence[tuple[str, int]]) -> dict[str, str]:
-    """What the exec will set: command lines may have it, too."""
+    """The variables that the exec will set, which command lines may use."""
     if not files:
         return {}
     names = ":".join(name for name, _ in files)

@@ -1,12 +1,12 @@
-"""A small process that forks what becomes services, and outlives socket-activate by a moment.
+"""A small process that forks services, and that cleans up if socket-activate is killed.
 
-As systemd has systemd-executor: an exec has to take down the memory of what it replaces, and that of an event loop
-takes longer than all else between a client and the first byte of a small server. So the executor is forked before
-anything large is imported, and each service is forked from it. Its children are not its own but its parent's:
-socket-activate hears of their end.
+systemd has systemd-executor for the same reason: an exec tears down the memory of the process that it replaces, and for
+a process with an event loop this takes longer than everything else between a client and the first byte of a small
+server. So the executor is forked before anything large is imported, and each service is forked from it, not as its own
+child but as its parent's: socket-activate hears of their end.
 
-If socket-activate is killed, the executor sees its socket closed by the kernel. It ends what runs and removes what was
-made in the file system.
+If socket-activate is killed, the kernel closes its socket, and the executor sees that. It ends the services and removes
+what was made in the file system.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from activation_cmd.common import leftovers
 
 from . import table
-from .execute import CHOICE, Start, become
+from .execute import become
 from .sibling import fork_sibling
+from .start import CHOICE, Start
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Self
 
 IDENTITY = "INVOCATION_ID"
-"""The variable that is another one for each start, and that everything which a service starts inherits."""
+"""The variable that has another value for each start. Every process that a service starts inherits it."""
 
 _SEPARATOR = "\0"
 _LONGEST_MESSAGE = 1 << 18
@@ -41,7 +42,7 @@ _HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Executor:
-    """socket-activate's end. Leaving the block ends the process, which by then has nothing left to do."""
+    """socket-activate's side of the executor. Leaving the block ends the process."""
 
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -58,7 +59,7 @@ class Executor:
         self.close()
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         self._socket.close()
         try:
             os.waitpid(self.pid, 0)
@@ -66,18 +67,18 @@ class Executor:
             pass  # somebody ended it before
 
     def announce(self, kind: str, path: str, identity: str) -> None:
-        """Tell of something in the file system: before it is made, and after that once more with its identity."""
+        """Report a path: before it is made, with no identity, and again afterwards, with its identity."""
         self._tell("node", kind, path, identity)
 
     def release(self, session: int) -> None:
-        """Tell that no process of a session is left; its number may be another's from now on."""
+        """Report that a session has no process left. Its number may soon belong to another one."""
         self._tell("release", str(session))
 
     def fork(self, channel: socket.socket, starts: Sequence[Start], *, at_once: bool) -> tuple[int, int]:
         """Fork what becomes one of the starts: see :func:`execute.become`.
 
-        What is to be ended if socket-activate is killed is the child's session, and all that has an INVOCATION_ID of
-        these starts in its environment.
+        If socket-activate is killed, the executor ends the child's session and every process that has an INVOCATION_ID
+        of these starts in its environment.
 
         Returns:
             The child's number, and the descriptor of the order, which the caller closes; it begins with the CHOICE.
@@ -97,7 +98,9 @@ class Executor:
             for begin in range(0, len(sent), _MOST_DESCRIPTORS):
                 chunk = sent[begin : begin + _MOST_DESCRIPTORS]
                 socket.send_fds(self._socket, [message], chunk)
-            answer = int(self._socket.recv(_LONGEST_MESSAGE) or -errno.EPIPE)  # nothing: it was ended meanwhile
+            answer = int(
+                self._socket.recv(_LONGEST_MESSAGE) or -errno.EPIPE
+            )  # an empty answer: the executor was killed
             if answer < 0:
                 raise OSError(-answer, os.strerror(-answer))
         except BaseException:
@@ -109,7 +112,7 @@ class Executor:
         try:
             self._socket.send(os.fsencode(_SEPARATOR.join(words)))
         except OSError:
-            pass  # it was killed; what is left of its work is done where the block is left
+            pass  # the executor was killed; fork() will report it
 
 
 def _plain(value: Any) -> Any:
@@ -120,12 +123,12 @@ def _plain(value: Any) -> Any:
 
 
 def _reset_signals() -> None:
-    """Let every signal do what it does by default, whatever nohup or a shell's background had it do, and come.
+    """Set every signal to its default action, whatever nohup or a shell has set, and unblock it.
 
-    Those that would end this process are held back. A child that is sent one before it lets them come does not lose it.
+    Signals that would end this process stay blocked. So a child that gets one before it unblocks them does not lose it.
     """
     for number in signal.valid_signals():
-        # What Python has ignored from its start it gives back with the exec; here it is of use.
+        # Python ignores these two itself, and restores them at the exec.
         if number not in (signal.SIGPIPE, signal.SIGXFSZ) and signal.getsignal(number) not in (signal.SIG_DFL, None):
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, _HELD_BACK)
@@ -142,7 +145,7 @@ class _Process:
 
     def run(self) -> NoReturn:
         try:
-            # Away from the terminal and its signals.
+            # Leave the terminal and its signals.
             os.setsid()
             _reset_signals()
             gc.disable()  # a collection would touch, and so copy, all that the children share
@@ -156,7 +159,7 @@ class _Process:
             os._exit(0)
 
     def _obey(self) -> bool:
-        """Take a message; return whether there was one."""
+        """Handle one message; return whether there was one."""
         message, ancillary, _, _ = self._orders.recvmsg(
             _LONGEST_MESSAGE, socket.CMSG_SPACE(4 * _MOST_DESCRIPTORS), socket.MSG_CMSG_CLOEXEC
         )
@@ -199,7 +202,7 @@ class _Process:
 
     def _clean_up(self) -> None:
         told: set[int] = set()
-        while left := self._members() - told:  # what has just been forked shows the next time
+        while left := self._members() - told:  # a process that was just forked is found in the next round
             for pid in left:
                 table.send(pid, signal.SIGTERM)
             told |= left

@@ -1,4 +1,4 @@
-"""The processes of a service, as far as they can be told without a cgroup."""
+"""The processes of a service, as far as they can be found without a cgroup."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .reaper import gone
 
 @attrs.define(eq=False)
 class Group:
-    """Those of a start's session, those that have inherited what names the start, and those of its helpers' sessions.
+    """The processes of a start's session, those that have inherited its INVOCATION_ID, and its helpers' sessions.
 
     Attributes:
         session: the number of the first process, and of its session.
         identity: the start's own INVOCATION_ID=...
-        helpers: the processes that ExecReload= has now.
+        helpers: the processes that ExecReload= is running.
     """
 
     session: int
@@ -25,11 +25,11 @@ class Group:
     helpers: set[int] = attrs.field(factory=set, init=False)
 
     def owns(self, pid: int) -> bool:
-        """Whether a process is of the group."""
+        """Whether a process belongs to the group."""
         return table.belongs(pid, self.session) or self.identity in table.environment(pid)
 
     def members(self) -> list[int]:
-        """Their numbers. All come to this process when they lose their parents, so none is further away than below."""
+        """Their numbers. Orphans become children of this process, so all of them are its descendants."""
         sessions = {self.session, *self.helpers}
         return [
             found.pid
@@ -38,6 +38,6 @@ class Group:
         ]
 
     async def members_gone(self) -> None:
-        """Wait for the end of those that are there now."""
+        """Wait until all current members have ended."""
         for pid in self.members():
             await gone(pid)

@@ -1,4 +1,4 @@
-"""socket-activate's side of its children: what is known of each, from its fork to its end."""
+"""socket-activate's view of its children, from their fork to their end."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from .execute import CHOICE, CHOSEN
+from .start import CHOICE, CHOSEN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .execute import Start
     from .executor import Executor
+    from .start import Start
 
 
 @attrs.define(eq=False)
 class Ending:
-    """The end of a process, once it is known.
+    """The end of a process, filled in when it is known.
 
     Attributes:
-        status: as ``subprocess`` has it, negative for a signal; None as long as it runs.
-        core: whether it left a core.
+        status: as ``subprocess`` has it, negative for a signal; None while it runs.
+        core: whether it dumped core.
     """
 
     status: int | None = None
@@ -37,8 +37,8 @@ class Child(Ending):
     """A child from its fork to its end.
 
     Attributes:
-        start: what it has become, or was to become; None as long as it waits, as far as is known.
-        failure: why that did not work, in words.
+        start: the start that it has become or was to become; None while it waits for a client.
+        failure: why it could not become that.
     """
 
     pid: int
@@ -61,7 +61,7 @@ class Child(Ending):
             return
         message = b""
         try:
-            # The exec closes it, and so does the child's end.
+            # The exec closes the channel, and so does the child's end.
             message = await self._channel.recv(1 << 16)
             if message == CHOSEN:
                 self._read_choice()
@@ -78,13 +78,13 @@ class Child(Ending):
                 os.close(self._order)
 
     def _read_choice(self) -> None:
-        # Not told by a message: that would wake this process when the machine has better to do.
+        # Read from memory: a message would wake this process just when the service wants the processor.
         if choice := CHOICE.unpack(os.pread(self._order, CHOICE.size, 0))[0]:
             self.start = self._starts[choice - 1]
 
     def dismiss(self) -> None:
-        """Let a child that waits end, unless a client came first."""
-        if self._channel.fileno() >= 0:  # or it has just settled
+        """Let a child that waits exit, unless a client comes first."""
+        if self._channel.fileno() >= 0:  # else it has just settled
             self._channel.shutdown(socket.SHUT_WR)
 
 

@@ -1,4 +1,4 @@
-"""The end of every child, and of what services leave behind when they end: socket-activate adopts and ends it."""
+"""Reaping: every child that ends, and the orphans of services, which socket-activate adopts and ends."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from . import launch, table
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from .execute import Start
     from .executor import Executor
     from .launch import Child, Ending
+    from .start import Start
 
 _PAUSE = 1.0
-"""Seconds until the next try where there can be no more processes now."""
+"""Seconds until the next try, when no process can be forked."""
 
 _PATIENCE = 10.0
-"""Seconds that a process has to end after SIGTERM of which no unit says more."""
+"""Seconds that an orphan has to end after SIGTERM."""
 
 _PR_SET_CHILD_SUBREAPER = 36
 
 
 @attrs.define(eq=False)
 class Reaper:
-    """Starts children and tells when they end. Only this may reap in this process.
+    """Starts children and learns when they end. Nothing else may reap in this process.
 
     Attributes:
-        disabled: the executor was ended, and nothing can be started any more.
+        disabled: the executor was killed, and nothing can be started any more.
     """
 
     executor: Executor
@@ -50,7 +50,10 @@ class Reaper:
             child = launch.fork(starts, self.executor, at_once=at_once)
         except (BrokenPipeError, ConnectionResetError):
             if not self.disabled:
-                say("socket-activate", "its executor was ended, without which nothing can be started; all is ended")
+                say(
+                    "socket-activate",
+                    "its executor was killed, without which nothing can be started; all services are ended",
+                )
                 self.disabled = True
                 signal.raise_signal(signal.SIGTERM)
             raise
@@ -58,7 +61,7 @@ class Reaper:
         return child
 
     async def fork_patiently(self, starts: Sequence[Start], *, at_once: bool) -> Child | None:
-        """The same, as soon as there can be one more process; None if there can be no more."""
+        """The same, but try again while there are too many processes; None if nothing can be started any more."""
         while True:
             try:
                 return self.fork(starts, at_once=at_once)
@@ -69,7 +72,7 @@ class Reaper:
                 await trio.sleep(_PAUSE)
 
     async def end_of(self, pid: int) -> Ending:
-        """Wait for the end of a process that need not be a child; how it ended is known only if it is one by then."""
+        """Wait for the end of a process. How it ended is known only if it is a child of this one by then."""
         ending = self._children.setdefault(pid, launch.Ending())
         await gone(pid)
         if (left := table.process(pid)) and left.parent == os.getpid():
@@ -79,7 +82,7 @@ class Reaper:
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Reap, until cancelled."""
-        # Processes that lost their parents come to this one, and do not outlive it unseen. prctl(2)
+        # Orphans of services become children of this process: PR_SET_CHILD_SUBREAPER of prctl(2).
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._inherited = {found.pid for found in table.descendants(os.getpid())}
         with trio.open_signal_receiver(signal.SIGCHLD) as signals:
@@ -107,7 +110,7 @@ class Reaper:
         self._inherited.update(pids)
 
     async def end_orphans(self) -> None:
-        """End what services have left that could not be told to be theirs."""
+        """End the orphans that could not be assigned to a service."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             with trio.move_on_after(_PATIENCE):
                 while left := [found.pid for found in table.descendants(os.getpid(), self._inherited)]:
@@ -118,7 +121,7 @@ class Reaper:
 
 
 async def gone(pid: int) -> None:
-    """Wait for the end of a process that need not be a child."""
+    """Wait for the end of a process, which need not be a child."""
     await trio.lowlevel.checkpoint()
     while True:
         try:

@@ -1,4 +1,4 @@
-"""The one child that waits for clients: of all services that do not run."""
+"""The one child that waits for the clients of all services that do not run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from activation_cmd.common.stdio import say
 from .launch import Child
 
 if TYPE_CHECKING:
-    from .execute import Start
     from .reaper import Reaper
+    from .start import Start
 
 _PAUSE = 1.0
-"""Seconds until the next child where somebody ended one."""
+"""Seconds until the next child is forked, after somebody has killed one."""
 
 
 @attrs.define(eq=False)
@@ -76,7 +76,7 @@ class Spare:
             if child.failure:
                 say("socket-activate", child.failure)
             if not self._changed.is_set():
-                await trio.sleep(_PAUSE)  # somebody else ended it
+                await trio.sleep(_PAUSE)  # somebody else has killed it
         self._closed = True
         for _, send in self._waiting.values():
             send.send_nowait(None)

@@ -1,4 +1,4 @@
-"""What the kernel tells of processes, in /proc. Standard library only: the executor lives in this."""
+"""Processes, as /proc shows them. Standard library only, because the executor uses it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Process(NamedTuple):
 
 
 def process(pid: int) -> Process | None:
-    """What there is to know of a process; None if it is gone."""
+    """Look a process up; None if it is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             status = file.read()
@@ -32,21 +32,21 @@ def process(pid: int) -> Process | None:
 
 
 def running() -> Iterator[Process]:
-    """All processes but those that have ended and only wait to be reaped."""
+    """All processes except zombies."""
     try:
         names = os.listdir("/proc")
     except OSError:
-        return  # there is none, or no descriptor is left to look
+        return  # /proc is not mounted, or no descriptor is left
     for name in names:
         if name.isdecimal() and (found := process(int(name))) and found.state not in "ZX":
             yield found
 
 
 def descendants(ancestor: int, without: Collection[int] = ()) -> Iterator[Process]:
-    """The processes that one has started, and theirs; those that have ended are left out, but not what they started.
+    """The children of a process, their children, and so on. Zombies are left out, but not their children.
 
     Args:
-        without: leave these out, and what they started.
+        without: leave out these processes and their descendants.
     """
     for pid in _children(ancestor):
         if pid not in without and (found := process(pid)):
@@ -68,7 +68,7 @@ def _children(parent: int) -> list[int]:
 
 
 def belongs(pid: int, ancestor: int) -> bool:
-    """Whether a process is of another one's session, or started by it, at whatever distance."""
+    """Whether a process is in the session of another one, or a descendant of it."""
     while pid > 1 and (found := process(pid)):
         if ancestor in (pid, found.session):
             return True
@@ -77,7 +77,7 @@ def belongs(pid: int, ancestor: int) -> bool:
 
 
 def environment(pid: int) -> frozenset[bytes]:
-    """What a process was started with, each ``NAME=value``; nothing where that may not be known."""
+    """The variables that a process was started with, each ``NAME=value``; nothing if they cannot be read."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             return frozenset(file.read().split(b"\0")) - {b""}
@@ -86,10 +86,10 @@ def environment(pid: int) -> frozenset[bytes]:
 
 
 def send(pid: int, number: int) -> None:
-    """Send a signal, to a process that may be gone. One that was stopped goes on, or it would not hear it."""
+    """Send a signal to a process that may be gone. A stopped process is continued, so that it gets the signal."""
     try:
         os.kill(pid, number)
         if number not in (signal.SIGKILL, signal.SIGCONT):
             os.kill(pid, signal.SIGCONT)
     except OSError:
-        pass  # it is, or has become another user's
+        pass  # it is gone, or belongs to another user now

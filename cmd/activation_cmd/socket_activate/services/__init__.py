@@ -1,7 +1,8 @@
-"""The life of a service: a pair of units and its sockets come in, services that run and restart go out.
+"""The life of a service: pairs of units come in, services that run and restart go out.
 
-Read ``on_demand`` first, which starts one service for all clients, or ``accepting``, which starts one for each
-connection. ``service`` gathers what a start needs. ``life`` follows one start to the end of its last process;
-``stopping`` is how that end is brought about, ``hearing`` takes in what the service says at its ``notify_socket``, and
-``timers`` has the deadlines. ``limits`` holds the rate limits.
+``assembly`` makes the sockets and the services. ``on_demand`` starts one service for all clients, ``accepting`` one for
+each connection. ``service`` is what a service keeps from one start to the next, ``starts`` describes its starts. A
+``life`` is one of these, to the end of its last process; ``running`` has its states, ``stopping`` how it is stopped,
+``hearing`` takes in what the service says at its ``notify_socket``, and ``timers`` has the deadlines. ``limits`` holds
+the rate limits.
 """

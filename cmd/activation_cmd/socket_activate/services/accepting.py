@@ -1,4 +1,4 @@
-"""Accept=yes: a service of its own for each connection."""
+"""Accept=yes: each connection gets a service of its own."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ from .service import Service, reloads
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from activation_cmd.socket_activate.processes.reaper import Reaper
     from activation_cmd.socket_activate.sockets.making import Made, MadeSockets
     from activation_cmd.socket_activate.units.model import Pair
 
-    from .service import Surroundings
+    from .notify_socket import NotifySockets
+    from .starts import Surroundings
 
 _CREDENTIALS = struct.Struct("3i")  # struct ucred, unix(7)
 
 _PAUSE = 1.0
-"""Seconds until the next try where no connection can be accepted now, for want of descriptors."""
+"""Seconds until the next try, when no connection can be accepted for want of descriptors."""
 
 
 @attrs.define(eq=False)
@@ -37,13 +39,15 @@ class Accepting:
     """A socket unit with Accept=yes from the making of its sockets to their end.
 
     Attributes:
-        failed: it was given up, and its sockets are closed.
+        failed: the unit was given up, and its sockets are closed.
     """
 
     pair: Pair
     sockets: MadeSockets
     made: Sequence[Made]
     surroundings: Surroundings
+    reaper: Reaper
+    notify_sockets: NotifySockets
     failed: bool = attrs.field(default=False, init=False)
     _services: list[Service] = attrs.field(factory=list, init=False)
     _sources: Counter[str] = attrs.field(factory=Counter, init=False)
@@ -58,7 +62,7 @@ class Accepting:
         self._triggered = RateLimit(unit.trigger_limit_interval, unit.trigger_limit_burst)
 
     async def run(self, *, now: bool) -> None:  # noqa: ARG002
-        """Start an instance for each connection, until stopped or given up. Without one there is nothing to start."""
+        """Start an instance for each connection, until stopped or given up. ``now`` has no meaning here."""
         async with trio.open_nursery() as nursery:
             with self._accept:
                 async with trio.open_nursery() as accepting:
@@ -67,35 +71,35 @@ class Accepting:
 
     @property
     def reloads(self) -> bool:
-        """Whether the template says how."""
+        """Whether the template says how instances reload."""
         return reloads(self.pair.service)
 
     def stop(self) -> None:
-        """Accept no more, and stop the instances."""
+        """Accept no more connections, and stop the instances."""
         self._accept.cancel()
         for service in self._services:
             if service.life:
                 service.life.stop()
 
     def kill(self) -> None:
-        """End all instances at once."""
+        """Kill all instances."""
         self.stop()
         for service in self._services:
             if service.life:
                 service.life.kill()
 
     def reload(self) -> None:
-        """Let the instances read their configuration again."""
+        """Have the instances read their configuration again."""
         for service in self._services:
             if service.life:
                 service.life.reload()
 
     def restart(self) -> None:
-        """Nothing: each connection keeps the instance that it has, and the next one gets a new one anyway."""
+        """Do nothing: a connection keeps its instance, and the next one gets a new instance anyway."""
 
     async def _accept_at(self, made: Made, nursery: trio.Nursery) -> None:
         with socket.socket(fileno=socket.dup(made.descriptor)) as listener:
-            listener.setblocking(False)  # of all that share it; only connections are passed on
+            listener.setblocking(False)  # for all who share it, but only connections are passed on
             while True:
                 await trio.lowlevel.wait_readable(listener)
                 if self._triggered.exhausted_until() > trio.current_time():
@@ -117,7 +121,7 @@ class Accepting:
         if self._is_too_many(source):
             return
         connection.setblocking(True)
-        set_options(connection, self.pair.socket)  # not of all kinds are they inherited
+        set_options(connection, self.pair.socket)  # connections inherit not all of them
         instance = _instance_name(connection, self._count)
         self._count += 1
         assert self.pair.instance
@@ -126,6 +130,8 @@ class Accepting:
             service = Service(
                 unit,
                 self.surroundings,
+                self.reaper,
+                self.notify_sockets,
                 [(made.name or ACCEPTED, connection.fileno())],
                 unit.name,
                 variables=_peer(connection),
@@ -135,7 +141,7 @@ class Accepting:
             return
         child = None
         try:
-            child = await self.surroundings.reaper.fork_patiently([service.start()], at_once=True)
+            child = await self.reaper.fork_patiently([service.start()], at_once=True)
         finally:
             if child is None:
                 service.close()
@@ -154,7 +160,7 @@ class Accepting:
                 service.say(f"pid {child.pid} {outcome(child.status)}")
             finally:
                 self._services.remove(service)
-                self._sources -= Counter([source])  # those without any are forgotten
+                self._sources -= Counter([source])  # which also drops the hosts that have none left
                 service.remove_runtime_directories(again=False)
                 service.close()
 
@@ -182,24 +188,24 @@ class Accepting:
 
 
 def _peer(connection: socket.socket) -> dict[str, str]:
-    """REMOTE_ADDR= and REMOTE_PORT=, systemd.exec(5); nothing for a path's client."""
+    """REMOTE_ADDR and REMOTE_PORT, systemd.exec(5); nothing for a Unix socket."""
     if connection.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_VSOCK):
         return {}
     try:
         where = connection.getpeername()
     except OSError:
-        return {}  # it has left already
+        return {}  # the client has left already
     host = f"vsock:{where[0]}" if connection.family == socket.AF_VSOCK else where[0].removeprefix("::ffff:")
     return {"REMOTE_ADDR": host, "REMOTE_PORT": str(where[1])}
 
 
 def _source(connection: socket.socket) -> str:
-    """What MaxConnectionsPerSource= counts by: the host; nothing for a path's client."""
+    """What MaxConnectionsPerSource= counts by: the client's host; nothing for a Unix socket."""
     return _peer(connection).get("REMOTE_ADDR", "")
 
 
 def _instance_name(connection: socket.socket, count: int) -> str:
-    """What systemd puts between @ and .service: a number, and who talks to whom."""
+    """What systemd puts between @ and .service: a number and the two addresses."""
     try:
         if connection.family == socket.AF_UNIX:
             credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)

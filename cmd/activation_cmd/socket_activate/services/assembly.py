@@ -14,7 +14,8 @@ from activation_cmd.socket_activate.sockets.making import MadeSockets
 from .accepting import Accepting
 from .notify_socket import NotifySockets
 from .on_demand import OnDemand
-from .service import OWN_VARIABLES, Service, Surroundings
+from .service import Service
+from .starts import OWN_VARIABLES, Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -56,7 +57,7 @@ class Assembly:
 
     Attributes:
         units: what is served.
-        failed: one of the units of files could not be made; the others live on.
+        failed: a unit of a file could not be made; the others live on.
     """
 
     options: Options
@@ -66,7 +67,7 @@ class Assembly:
     units: list[Unit] = attrs.field(factory=list)
     failed: bool = False
     listening: int = 0
-    """How many addresses there are clients at."""
+    """On how many addresses."""
     _made: dict[str, list[Made]] = attrs.field(factory=dict)
     """By the name of the socket unit."""
 
@@ -76,9 +77,8 @@ class Assembly:
         Raises:
             OSError, ValueError: that of a command line cannot be made.
         """
+        notify_sockets = self.closing.enter_context(NotifySockets(self.reaper.executor.announce))
         surroundings = Surroundings(
-            reaper=self.reaper,
-            notify_sockets=self.closing.enter_context(NotifySockets(self.reaper.executor.announce)),
             environment={name: value for name, value in self.options.environment.items() if name not in OWN_VARIABLES},
             directory=self.options.directory,
             manager=self.options.manager,
@@ -98,12 +98,12 @@ class Assembly:
                 self.listening += len(pair.socket.listen)
         for key, sharing in groups.items():
             with self._alone(sharing[0]):
-                self.units.append(self._unit(sharing, sockets[key], surroundings))
+                self.units.append(self._unit(sharing, sockets[key], surroundings, notify_sockets))
         self._introduce()
 
     @contextmanager
     def _alone(self, pair: Pair) -> Iterator[None]:
-        """What cannot be made of a unit file fails that unit and no other, as under systemd."""
+        """In this block, an error fails the unit of a file and no other, as under systemd."""
         try:
             yield
         except (OSError, ValueError) as error:
@@ -112,12 +112,18 @@ class Assembly:
             say("socket-activate", f"{pair.socket.name} failed: {reason(error)}")
             self.failed = True
 
-    def _unit(self, sharing: Sequence[Pair], sockets: MadeSockets, surroundings: Surroundings) -> Unit:
-        """What serves the sockets of one service."""
+    def _unit(
+        self,
+        sharing: Sequence[Pair],
+        sockets: MadeSockets,
+        surroundings: Surroundings,
+        notify_sockets: NotifySockets,
+    ) -> Unit:
+        """Make what serves the sockets of one service."""
         first, names = sharing[0], [pair.socket.name for pair in sharing]
         triggers = [one for name in names for one in self._made[name]]
         if first.socket.accept:
-            return Accepting(first, sockets, triggers, surroundings)
+            return Accepting(first, sockets, triggers, surroundings, self.reaper, notify_sockets)
         inherited = [str(name) for name in first.service.sockets]
         files = [
             (one.name, one.descriptor)
@@ -125,7 +131,7 @@ class Assembly:
             if name in {*names, *inherited}
             for one in made
         ]
-        service = Service(first.service, surroundings, files, first.service.name)
+        service = Service(first.service, surroundings, self.reaper, notify_sockets, files, first.service.name)
         self.closing.callback(service.close)
         flushing = [
             one.descriptor for pair in sharing if pair.socket.flush_pending for one in self._made[pair.socket.name]
@@ -135,7 +141,7 @@ class Assembly:
         return OnDemand(service, first.socket, sockets, descriptors, self.spare, patient=patient, flushed=flushing)
 
     def _introduce(self) -> None:
-        """Tell services that are passed the same sockets of each other."""
+        """Let services know of each other that are passed the same sockets."""
         services = [unit for unit in self.units if isinstance(unit, OnDemand)]
         for one, other in permutations(services, 2):
             for number in {number for _, number in one.service.files} & {number for _, number in other.service.files}:

@@ -1,4 +1,4 @@
-"""A service that its sockets bring to life: when a client comes, when it is to restart, and when it is given up."""
+"""A service that its sockets start: for a client, again by Restart=, until it is stopped or given up."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .service import reloads
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from activation_cmd.socket_activate.processes.execute import Start
     from activation_cmd.socket_activate.processes.launch import Child
     from activation_cmd.socket_activate.processes.spare import Spare
+    from activation_cmd.socket_activate.processes.start import Start
     from activation_cmd.socket_activate.sockets.making import MadeSockets
     from activation_cmd.socket_activate.units.model import SocketUnit
     from activation_cmd.socket_activate.units.results import End
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .service import Service
 
 FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0
-"""Seconds before a client may start a command again that failed, doubled each time."""
+"""Seconds before a client may start a command again that has failed. They are doubled each time."""
 
 
 @attrs.define(eq=False)
@@ -36,12 +36,12 @@ class OnDemand:
     """One service from the making of its sockets to their end.
 
     Attributes:
-        patient: the command of a command line: nothing says how it should restart, so one that fails is started
-            more and more slowly, and only starts that leave a client waiting count as too many.
+        patient: this is a COMMAND, which no unit has limits for. One that fails is started more and more slowly, and
+            only starts that leave a client waiting count as too many.
         flushed: the descriptors whose clients do not outlast the service, FlushPending=.
         rivals: by descriptor, the other services that it is passed to, Sockets=. While one of them runs, clients of
             that descriptor start nothing: they may be its own.
-        failed: it was given up, and its sockets are closed.
+        failed: the service was given up, and its sockets are closed.
     """
 
     service: Service
@@ -70,7 +70,7 @@ class OnDemand:
         self._started = RateLimit(unit.start_limit_interval, unit.start_limit_burst)
 
     async def run(self, *, now: bool) -> None:
-        """Start it ``now`` or for the first client, and again, until stopped or given up."""
+        """Start the service ``now`` or for the first client, and again, until it is stopped or given up."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.service.store.watch)
             while not self._stopping:
@@ -89,40 +89,40 @@ class OnDemand:
 
     @property
     def reloads(self) -> bool:
-        """Whether its unit says how."""
+        """Whether its unit says how it reloads."""
         return reloads(self.service.unit)
 
     def stop(self) -> None:
-        """Stop it, and start it no more."""
+        """Stop the service, and do not start it again."""
         self._stopping = True
         self._pause.cancel()
         if self.service.life:
             self.service.life.stop()
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the service."""
         self._killing = True
         self.stop()
         if self.service.life:
             self.service.life.kill()
 
     def _catch_up(self, life: Life) -> None:
-        """Do what was asked just as the client came."""
+        """Do what was asked for just as the client came."""
         if self._killing:
             life.kill()
         elif self._stopping:
             life.stop()
 
     def reload(self) -> None:
-        """Let it read its configuration again, if it runs."""
+        """Have the service read its configuration again, if it runs."""
         if self.service.life:
             self.service.life.reload()
 
     def restart(self) -> None:
-        """Stop it and start it again, if it runs; its clients wait meanwhile."""
+        """Stop the service and start it again, if it runs. Its clients wait meanwhile."""
         if self.service.life:
             self._again = True
-            self._started.reset()  # who asked for it knows how often
+            self._started.reset()  # a restart that was asked for does not count
             self.service.life.stop()
 
     async def _started_now(self) -> Child | None:
@@ -131,7 +131,7 @@ class OnDemand:
             return None
         child = None
         with trio.CancelScope() as self._pause:
-            child = await self.service.surroundings.reaper.fork_patiently([self.service.start()], at_once=True)
+            child = await self.service.reaper.fork_patiently([self.service.start()], at_once=True)
         if child:
             self.service.say(f"started {self.service.unit.exec_start.program}, pid {child.pid}")
         return child
@@ -193,7 +193,7 @@ class OnDemand:
         self.sockets.close()
 
     async def _rest(self, child: Child, end: End) -> bool:
-        """What lies between an end and the next start; return whether that is to be at once."""
+        """Do what has to be done between an end and the next start; return whether that needs no client."""
         assert child.status is not None
         self.service.remove_runtime_directories(
             again=not self._stopping and (self._again or restarts(self.service.unit, end))

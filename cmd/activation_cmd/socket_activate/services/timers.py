@@ -1,4 +1,4 @@
-"""What the passing of time asks for: one deadline that is set for each state, and a watchdog that has to be fed."""
+"""A service's timers: one deadline, which each state sets anew, and a watchdog that has to be fed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NEVER = float("inf")
 
 @attrs.define(eq=False)
 class Timers:
-    """A deadline and a watchdog; both are off at first.
+    """A deadline and a watchdog. Both are off at first.
 
     Attributes:
         patience: seconds that the watchdog waits to be fed.
@@ -27,16 +27,16 @@ class Timers:
     _sleep: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
 
     def set(self, seconds: float | None) -> None:
-        """Let the deadline be in so many seconds, or never."""
+        """Set the deadline so many seconds from now; None is never."""
         self.set_at(NEVER if seconds is None else trio.current_time() + seconds)
 
     def set_at(self, time: float) -> None:
-        """Let the deadline be at that time of trio's clock."""
+        """Set the deadline to a time of trio's clock."""
         self._deadline = time
         self._rearm()
 
     def extend(self, seconds: float) -> None:
-        """Let what is set of both be no earlier than that from now."""
+        """Put off the deadline and the watchdog, if they are on, until that many seconds from now at least."""
         time = trio.current_time() + seconds
         if self._deadline < NEVER:
             self._deadline = max(self._deadline, time)
@@ -45,32 +45,32 @@ class Timers:
         self._rearm()
 
     def feed(self) -> None:
-        """Let the watchdog wait from now on."""
+        """Feed the watchdog: it waits anew."""
         self._hunger = trio.current_time() + self.patience
         self._rearm()
 
     def muzzle(self) -> None:
-        """Have no watchdog any more."""
+        """Turn the watchdog off."""
         self._hunger = NEVER
         self._rearm()
 
     @property
     def are_over(self) -> bool:
-        """Whether one of the two is due."""
+        """Whether the deadline has passed, or the watchdog has waited too long."""
         return min(self._deadline, self._hunger) <= trio.current_time()
 
     @property
     def is_hungry(self) -> bool:
-        """Whether the watchdog was not fed in time."""
+        """Whether the watchdog has waited too long."""
         return self._hunger <= trio.current_time()
 
     async def until(self, event: trio.Event, time_is_over: Callable[[], None]) -> None:
-        """Wait for the event; call ``time_is_over`` whenever one of the two is due, which it has to set anew."""
+        """Wait for the event. Call ``time_is_over`` whenever time is over; it has to set a new time, or none."""
         while not event.is_set():
             with trio.CancelScope() as self._sleep:
                 self._rearm()
                 await event.wait()
-            # The wait may have been over when something was set anew.
+            # The time may have been changed after the wait was cancelled.
             if self._sleep.cancelled_caught and self.are_over:
                 time_is_over()
 

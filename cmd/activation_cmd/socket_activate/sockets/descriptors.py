@@ -50,7 +50,7 @@ def _open_socket(unit: SocketUnit, listen: Listen, nodes: Nodes) -> int:
         else:
             sock.bind(where)
         if kind != socket.SOCK_DGRAM:
-            # The last step: no client comes before the rest is as it should be. The kernel lowers the number anyway.
+            # The last step: until everything else is set, no client can connect. The kernel caps the number itself.
             sock.listen(min(unit.backlog, INT_MAX))
         return sock.detach()
 
@@ -66,7 +66,9 @@ def _open_netlink(unit: SocketUnit, listen: Listen, _nodes: Nodes) -> int:
 
 def _open_fifo(unit: SocketUnit, listen: Listen, nodes: Nodes) -> int:
     nodes.make_fifo(listen.text)
-    descriptor = _open_path(listen.text, os.O_RDWR)  # a writer of its own: it does not end with its last client
+    descriptor = _open_path(
+        listen.text, os.O_RDWR
+    )  # as a writer, too: so it does not reach its end when the last client closes it
     if unit.pipe_size is not None:
         try:
             fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, min(unit.pipe_size, INT_MAX))
@@ -89,7 +91,7 @@ def _open_special(unit: SocketUnit, listen: Listen, _nodes: Nodes) -> int:
 
 
 def _open_path(path: str, flags: int) -> int:
-    # Without O_NONBLOCK, the opening itself would wait at some devices.
+    # Without O_NONBLOCK, open(2) itself blocks for some devices.
     descriptor = os.open(path, flags | os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW)
     os.set_blocking(descriptor, True)
     return descriptor

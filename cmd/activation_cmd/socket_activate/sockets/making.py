@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Made:
-    """An open descriptor of a socket unit; with its name it can be given to ``activation.open_process``.
+    """An open descriptor of a socket unit.
 
     Attributes:
         listen: the line that it comes from.
         descriptor: close-on-exec, and blocking, as a service finds it under systemd. A service may change that for all
             who share it: ``os.set_blocking(made.descriptor, True)`` before the next one starts.
         name: for LISTEN_FDNAMES; "" for none.
-        accept: its connections are to be accepted and passed one by one.
+        accept: its connections are accepted and passed one by one.
     """
 
     listen: Listen
@@ -53,7 +53,7 @@ def _nobody(_kind: str, _path: str, _identity: str) -> None:
 
 
 class MadeSockets:
-    """What was made of socket units. Leaving the block closes it and removes what it has in the file system.
+    """The sockets of units. Leaving the block closes them and removes what they have in the file system.
 
     Args:
         announce: called as ``announce(kind, path, "")`` before something is made in the file system and as
@@ -72,11 +72,11 @@ class MadeSockets:
         self.close()
 
     def close(self) -> None:
-        """Remove and close everything; what is made after that is for the next call."""
+        """Remove and close everything that was made so far."""
         self._end.close()
 
     def make(self, unit: SocketUnit) -> list[Made]:
-        """Make a unit's sockets, pipes and whatever it has, in the order of its lines: all of it or nothing.
+        """Make everything that a unit listens on, in the order of its lines: all of it or nothing.
 
         Raises:
             OSError: one cannot be made; the message tells where it is asked for, what and the reason.
@@ -84,7 +84,7 @@ class MadeSockets:
         """
         names = [*unit.descriptor_names, *[""] * len(unit.listen)]
         made = []
-        # What is removed before it is closed cannot meanwhile have become another's: its inode number is still in use.
+        # Paths are removed before their sockets are closed: until then, no other file can get the same inode number.
         with ExitStack() as closing, ExitStack() as removal:
             nodes = Nodes(unit, self._announce if unit.remove_on_stop else _nobody, removal)
             for listen, name in zip(unit.listen, names, strict=False):
@@ -101,7 +101,7 @@ class MadeSockets:
 
 
 def resolve(listen: Listen) -> Listen:
-    """Put the number in the place of a host's name, which a command line may have and a unit not. It may take long.
+    """Replace a host's name by its address. Only a command line may have names. This may take long.
 
     Raises:
         OSError: there is no such host.

@@ -1,4 +1,4 @@
-"""What a socket unit has in the file system: its modes and owners, and that it goes when it should."""
+"""What a socket unit has in the file system, with its modes and owners, and its removal at the end."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Nodes:
     """Makes sockets' paths, FIFOs, message queues, folders and symlinks for a unit.
 
     Args:
-        announce: is told of each before and after it is made.
-        removal: is given what removes them.
+        announce: is called for each node before and after it is made.
+        removal: gets the calls that remove them.
     """
 
     def __init__(self, unit: SocketUnit, announce: Announce, removal: ExitStack) -> None:
@@ -39,11 +39,11 @@ class Nodes:
 
     @contextmanager
     def making(self, kind: str, path: str, mode: int) -> Iterator[None]:
-        """The block makes the node, which never has more than the mode's permissions."""
+        """Make a node in this block: at no moment does it have more permissions than the mode."""
         if kind != QUEUE:
             path = os.path.abspath(path)
         self._announce(kind, path, "")
-        umask = os.umask(0o777 & ~mode)  # the process's own, which has no other threads
+        umask = os.umask(0o777 & ~mode)  # of the whole process, which has no other threads
         try:
             yield
         finally:
@@ -60,12 +60,12 @@ class Nodes:
             missing.append(folder)
             folder = os.path.dirname(folder)
         for folder in reversed(missing):
-            # Another activator may have made it just now; then it is not ours.
+            # If somebody else has just made it, it is not ours to remove.
             with suppress(FileExistsError), self.making(FOLDER, folder, self._unit.directory_mode):
                 os.mkdir(folder, self._unit.directory_mode)
 
     def bind(self, sock: socket.socket, path: str) -> None:
-        """Bind a socket to a path that nobody else uses."""
+        """Bind a socket to a path that nobody else listens on."""
         self.make_folders(path)
         leftovers.make_way(path)
         with self.making(SOCKET, path, self._unit.socket_mode):
@@ -73,7 +73,7 @@ class Nodes:
         self._give(path)
 
     def make_fifo(self, path: str) -> None:
-        """Make a FIFO, or take one that is there."""
+        """Make a FIFO, or use one that exists."""
         self.make_folders(path)
         if os.path.lexists(path):
             found = os.lstat(path)
@@ -87,7 +87,7 @@ class Nodes:
         self._give(path)
 
     def make_queue(self, name: str, maximum: int | None, size: int | None) -> None:
-        """Make a message queue, or take one that is there with its own size."""
+        """Make a message queue, or use one that exists, whatever its size."""
         mode = self._unit.socket_mode
         try:
             with self.making(QUEUE, name, mode):
@@ -101,7 +101,7 @@ class Nodes:
                 os.close(descriptor)
 
     def _check_owner(self, found: os.stat_result) -> None:
-        # Somebody else may have made it to read what is sent to us.
+        # A stranger may have made it, to read what our clients send.
         if found.st_uid not in (os.geteuid(), self._owner[0]):
             raise FileExistsError(errno.EEXIST, f"it exists and belongs to the user {found.st_uid}; expected our own")
 
@@ -115,7 +115,7 @@ class Nodes:
                 raise PermissionError(error.errno, text) from error
 
     def link(self) -> None:
-        """Make the symlinks to the unit's one path; of what is there, only symlinks make way.
+        """Make the symlinks to the unit's one path. Symlinks that exist are replaced, other files are not.
 
         Raises:
             OSError: one cannot be made.

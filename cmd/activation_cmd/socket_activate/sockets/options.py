@@ -36,11 +36,11 @@ def _set(sock: socket.socket, level: int, number: int, value: bool | int | str) 
 
 
 class Option(NamedTuple):
-    """A directive, and the option that it sets: to 1, or to its number or text. Not all sockets can have it.
+    """A directive, and the socket option that it sets: to 1, or to its number or text.
 
     Attributes:
-        field: the model's; false, None and "" leave the option what it is.
-        on: the one text that turns it on; any other leaves it.
+        field: of the model; false, None and "" leave the option as it is.
+        on: the one text that turns the option on; any other leaves it as it is.
     """
 
     directive: str
@@ -52,7 +52,7 @@ class Option(NamedTuple):
     on: str | None = None
 
     def set(self, sock: socket.socket, unit: SocketUnit) -> None:
-        """Set it, if the unit says so and the socket can have it."""
+        """Set the option, if the unit says so and this kind of socket has it."""
         value: bool | int | str | None = getattr(unit, self.field)
         if self.on is not None:
             value = value == self.on
@@ -62,7 +62,7 @@ class Option(NamedTuple):
             _set(sock, self.level, self.number, value)
 
 
-# What bind(2) and listen(2) look at.
+# Those that bind(2) and listen(2) look at.
 _BINDING: Final = (
     Option("ReusePort", "reuse_port", socket.SOL_SOCKET, socket.SO_REUSEPORT, IP),
     Option("FreeBind", "free_bind", socket.IPPROTO_IP, IP_FREEBIND, IP4),
@@ -96,7 +96,7 @@ _OPTIONS: Final = (
     Option("TCPCongestion", "tcp_congestion", socket.IPPROTO_TCP, socket.TCP_CONGESTION, IP, _STREAM),
 )
 
-# The first of each may go beyond the system's limit, and takes CAP_NET_ADMIN.
+# The first of each pair may exceed the system's limit, and takes CAP_NET_ADMIN.
 _BUFFERS: Final = (
     (
         Option("ReceiveBuffer", "receive_buffer", socket.SOL_SOCKET, SO_RCVBUFFORCE),
@@ -126,7 +126,7 @@ def set_before_binding(sock: socket.socket, unit: SocketUnit) -> None:
 
 
 def set_options(sock: socket.socket, unit: SocketUnit) -> None:
-    """Set the rest, on a socket that is to listen or on a connection. What cannot be set is told: it is no need."""
+    """Set the other options, on a listening socket or on a connection. As in systemd, a failure is only reported."""
     _set_all(_OPTIONS, sock, unit)
     for forced, limited in _BUFFERS:
         try:

@@ -1,7 +1,8 @@
-"""From texts to a model: unit files come in, pairs of a socket unit and its service go out, and a list of problems.
+"""From unit files to a model: texts come in, pairs of a socket unit and its service go out.
 
-``files`` finds unit files and drop-ins, ``syntax`` splits them into assignments, and ``settings`` says how each
-value is read, with ``values``, ``specifiers``, ``command_lines`` (and its ``expansion``), ``environment`` and
-``accounts``. ``load`` puts it together into the classes of ``model`` and reports the settings that ``known`` lists
-as not done here. ``results`` holds the rules for how a service has ended.
+Read ``load`` first. ``files`` finds a unit's file and its drop-ins, ``syntax`` reads their lines, and ``assigned``
+reads the values that count, by ``socket_settings`` and ``service_settings``. What these need for it: ``setting``,
+``values``, ``listens``, ``streams``, ``command_lines``, ``environment``, ``specifiers`` and ``names``; ``known`` has
+the names of all settings of systemd. ``checks`` finds what does not go together. The other rooms use the rest as well:
+``model``, ``accounts``, ``directories``, ``expansion`` and ``results``.
 """

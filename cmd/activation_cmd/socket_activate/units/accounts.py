@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .model import ServiceUnit
 
 NOBODY: Final = 65534
-"""The user that has nothing, whatever the table of users says."""
+"""The user ``nobody``, who has no home, whatever /etc/passwd says."""
 
 
 def find_user(text: str) -> pwd.struct_passwd:
@@ -44,7 +44,7 @@ def find_group(text: str) -> grp.struct_group:
 
 
 def _is_id(text: str) -> bool:
-    """Whether it is a number that a user or a group may have: (uid_t) -1 is none."""
+    """Whether it is a number that a user or a group can have. (uid_t) -1 is no such number."""
     return bool(re.fullmatch("0|[1-9][0-9]{0,9}", text)) and int(text) < (1 << 32) - 1
 
 
@@ -65,7 +65,7 @@ class Account:
 
 
 def account(unit: ServiceUnit) -> Account | None:
-    """Whom User= and Group= stand for; None where they say nothing.
+    """The account that User=, Group= and SupplementaryGroups= name; None if they say nothing.
 
     Raises:
         ValueError: there is no such user, or group.
@@ -75,11 +75,11 @@ def account(unit: ServiceUnit) -> Account | None:
     try:
         user = find_user(unit.user or str(os.getuid()))
     except ValueError as error:
-        raise ValueError(f"{unit.name}: User={unit.user}: {error}") from None
+        raise ValueError(f"User={unit.user}: {error}") from None
     try:
         group = find_group(unit.group).gr_gid if unit.group else user.pw_gid
     except ValueError as error:
-        raise ValueError(f"{unit.name}: Group={unit.group}: {error}") from None
+        raise ValueError(f"Group={unit.group}: {error}") from None
     # systemd sets the user's own groups only for a User= whose group is not root's.
     groups = os.getgrouplist(user.pw_name, group) if unit.user and group else None
     more = [find_group(name).gr_gid for name in unit.supplementary_groups]
@@ -87,10 +87,10 @@ def account(unit: ServiceUnit) -> Account | None:
 
 
 def home(unit: ServiceUnit, account: Account | None) -> str:
-    """The home that ``WorkingDirectory=~`` stands for.
+    """The home that ``WorkingDirectory=~`` stands for; "" if the unit does not say so.
 
     Raises:
-        ValueError: it says so, and there is none.
+        ValueError: it says so, and the user has no home.
     """
     if unit.working_directory != "~":
         return ""
@@ -98,11 +98,11 @@ def home(unit: ServiceUnit, account: Account | None) -> str:
     try:
         return pwd.getpwuid(uid).pw_dir
     except KeyError:
-        raise ValueError(f"{unit.name}: WorkingDirectory=~: user {uid} has no home") from None
+        raise ValueError(f"WorkingDirectory=~: user {uid} has no home") from None
 
 
 def variables(account: Account) -> dict[str, str]:
-    """What User= sets: a home and a shell only where there is one to speak of, as in systemd."""
+    """The variables that User= sets. As in systemd, HOME and SHELL are left out if they are only for show."""
     user = pwd.getpwuid(account.uid)
     found = {"LOGNAME": user.pw_name, "USER": user.pw_name}
     if user.pw_dir not in ("", "/") and account.uid != NOBODY:

@@ -83,16 +83,13 @@ def identity_problems(found: Assigned) -> Iterator[Problem]:
                 yield Problem(where[field], f"{key} is {shown(name)}: {error}")
 
 
-def service_problems(unit: ServiceUnit, where: dict[str, str], manager: Manager) -> Iterator[Problem]:
+def service_problems(file: UnitFile, unit: ServiceUnit, manager: Manager) -> Iterator[Problem]:
     """What a service asks for and cannot have, whatever its sockets are."""
     try:
         home(unit, account(unit))
-    except ValueError as error:
-        yield Problem(where["working_directory"], f"WorkingDirectory= is '~': {error}")
-    try:
         directories(unit, manager)
     except ValueError as error:
-        yield Problem(where["runtime_directory"], f"RuntimeDirectory=: {error}")
+        yield Problem(file.path, f"cannot run here: {error}")
 
 
 def passing_problems(

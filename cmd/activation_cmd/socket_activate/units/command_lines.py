@@ -32,10 +32,10 @@ def commands(value: str, replace: Callable[[str], str], where: str) -> list[Comm
 
 
 def _split(line: Iterable[Word]) -> Iterator[list[Word]]:
-    """Give the command lines between semicolons; an empty one is none."""
+    """Yield the command lines between semicolons, except empty ones."""
     command: list[Word] = []
     for word in line:
-        # One in quotes, or with a backslash, is an argument.
+        # A semicolon in quotes, or after a backslash, is an argument.
         if word.raw != ";":
             command.append(word)
         elif command:
@@ -71,7 +71,7 @@ def _command(line: Sequence[Word], replace: Callable[[str], str], where: str) ->
 
 
 def unknown_escapes(value: str) -> list[str]:
-    r"""The escapes that are none, other than ``\;``."""
+    r"""The escapes that do not exist, except ``\;``."""
     return [escape for word in words(value) if word.raw != r"\;" for escape in word.unknown]
 
 

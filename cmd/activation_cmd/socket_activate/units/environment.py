@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 _NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
-# A value is quoted pieces, perhaps, and then plain text to the end of the line. A quotation may be of several lines,
-# and nothing is an error: one that is not closed goes on to the end of the file.
+# A value consists of quoted pieces, if any, and plain text up to the end of the line. A quotation may span lines, and
+# nothing is an error: one that is not closed goes on to the end of the file.
 _LINE = re.compile(
     r"""[ \t\n\r]*+ (?: [\#;][^\n\r]*
       | (?P<name> [^=\n\r]+ ) = (?P<quoted> (?: [ \t]* (?: '[^']*'? | "(?: [^"\\] | \\.? )*"? ) )* )
@@ -63,7 +63,7 @@ def name_or_variable(word: str) -> str:
 
 
 def unset(variables: dict[str, str], words: Iterable[str]) -> None:
-    """Remove what has one of the names, or one of the names with its value."""
+    """Remove the variables that are named, or that are named with their value."""
     for word in words:
         name, equals, value = word.partition("=")
         if not equals or variables.get(name) == value:
@@ -71,7 +71,7 @@ def unset(variables: dict[str, str], words: Iterable[str]) -> None:
 
 
 def read_environment_file(text: str) -> dict[str, str]:
-    """Read NAME=value lines as EnvironmentFile= does, nearly as a shell; what is no variable is left out."""
+    """Read NAME=value lines as EnvironmentFile= does, much like a shell. Lines that are no assignments are left out."""
     variables: dict[str, str] = {}
     for line in _LINE.finditer(text.partition("\0")[0]):
         if line["name"] and _NAME.fullmatch(name := line["name"].rstrip()):
@@ -89,7 +89,7 @@ def _in_double_quotes(match: re.Match[str]) -> str:
 
 
 def _unescaped(plain: str) -> str:
-    """Without backslashes, those before a line's end with it, and without white space at the end that has none."""
+    """Remove backslashes, those before a line's end together with it, and trailing white space that has none."""
     pieces = list(_PLAIN.finditer(plain))
     texts = [piece[0] if piece["escaped"] is None else piece["escaped"].strip("\n\r") for piece in pieces]
     if pieces and pieces[-1]["escaped"] is None:
@@ -98,10 +98,10 @@ def _unescaped(plain: str) -> str:
 
 
 def read_environment_files(files: Iterable[EnvironmentFile | tuple[str, bool]]) -> dict[str, str]:
-    """Read the files that there are now; a path may have wildcards, glob(7).
+    """Read the files as they are now. A path may have wildcards, glob(7).
 
     Raises:
-        OSError: one cannot be read that has to be.
+        OSError: a file that is not optional cannot be read.
     """
     variables: dict[str, str] = {}
     for pattern, optional in files:

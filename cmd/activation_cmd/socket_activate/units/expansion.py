@@ -1,4 +1,4 @@
-"""Variables in command lines, systemd.service(5). Standard library only: the executor lives in this."""
+"""Variables in command lines, systemd.service(5). Standard library only, because the executor uses it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _replaced(match: re.Match[str], environment: Mapping[str, str]) -> str:
 
 
 def _split_variable(value: str) -> list[str]:
-    """Split at white space but in quotes; a backslash takes the next character as it is, and nothing is an error."""
+    """Split at white space outside of quotes. A backslash escapes the next character, and nothing is an error."""
     found: list[str] = []
     begun, quote = False, ""
     for piece in _PIECE.finditer(value.strip(WHITESPACE)):

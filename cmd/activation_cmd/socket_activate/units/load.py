@@ -212,7 +212,7 @@ def _service(file: UnitFile, name: UnitName, manager: Manager, say: Say) -> tupl
     unit = ServiceUnit(
         name=str(name), working_directory=path, working_directory_optional=optional, **fields | resolved(fields)
     )
-    problems = list(service_problems(unit, found.where, manager))
+    problems = list(service_problems(file, unit, manager))
     for problem in problems:
         say(problem)
     return None if problems else (unit, found.where)

@@ -1,4 +1,4 @@
-"""What a pair of units says, whether it was read from files or made of a command line."""
+"""The model: what a pair of units says, whether it comes from files or from a command line."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Listen:
 
 @attrs.frozen(kw_only=True)
 class SocketUnit:
-    """systemd.socket(5), in so far as a service or a client can observe it. Times in seconds, sizes in bytes."""
+    """What systemd.socket(5) has that a service or a client can observe. Times in seconds, sizes in bytes."""
 
     name: str
     listen: Sequence[Listen]
@@ -82,11 +82,11 @@ class SocketUnit:
     symlinks: Sequence[str] = ()
     remove_on_stop: bool = True
     descriptor_names: Sequence[str] = ()
-    """One for each Listen; empty names are none. Unit files give each socket the same name."""
+    """One for each Listen; "" is no name. Unit files give all sockets the same name."""
     accept: bool = False
     max_connections: int = 64
     max_connections_per_source: int = 0
-    """Of one host; 0 is no limit."""
+    """Per host of the clients; 0 is no limit."""
     trigger_limit_interval: float = 2.0
     trigger_limit_burst: int = 20
     service: str = ""
@@ -102,7 +102,7 @@ class Command:
         arguments: all of them, argument 0 first, ``$NAME`` not yet replaced.
         ignore_failure: the prefix ``-``.
         replace_variables: false with the prefix ``:``.
-        privileged: User= and Group= do not apply to it, the prefixes ``+``, ``!`` and ``!!``.
+        privileged: User= and Group= do not apply, because of the prefix ``+``, ``!`` or ``!!``.
     """
 
     program: str
@@ -122,7 +122,7 @@ class EnvironmentFile(NamedTuple):
 
 @attrs.frozen(kw_only=True)
 class ServiceUnit:
-    """systemd.service(5) and what of systemd.exec(5) a service can observe. Times in seconds, None for infinity."""
+    """What of systemd.service(5) and systemd.exec(5) a service can observe. Times in seconds, None for infinity."""
 
     name: str
     type: Type = "simple"
@@ -190,9 +190,9 @@ class Pair:
     """A socket unit and its service.
 
     Attributes:
-        service: with Accept=yes it only shows what the template says, for an instance of an example's name.
-        instance: with Accept=yes, gives the service of a connection: its argument is the instance's name, which stands
-            between @ and ``.service``. It raises ValueError if the template cannot be one with this name.
+        service: with Accept=yes, an example of what the template makes.
+        instance: with Accept=yes, makes the service of a connection. Its argument is the instance's name, between @ and
+            ``.service``. It raises ValueError if the template cannot have such an instance.
     """
 
     socket: SocketUnit

@@ -20,7 +20,7 @@ class End(NamedTuple):
 
     Attributes:
         result: what systemd calls the service's result.
-        status: the main process's, as ``subprocess`` has it, negative for a signal; None if nobody knows it.
+        status: of the main process, as ``subprocess`` has it, negative for a signal; None if it is unknown.
     """
 
     result: Result
@@ -28,7 +28,7 @@ class End(NamedTuple):
 
 
 CLEAN: Final = frozenset({0, -signal.SIGHUP, -signal.SIGINT, -signal.SIGTERM, -signal.SIGPIPE})
-"""The statuses that are a success, whatever SuccessExitStatus= adds."""
+"""The statuses that always count as a success."""
 
 _UNCLEAN: Final = frozenset(["exit-code", "signal", "core-dump", "timeout", "watchdog", "protocol"])
 RESTARTS: Final[dict[Restart, frozenset[str]]] = {
@@ -60,10 +60,10 @@ EXIT_STATUSES: Final = {
 
 
 def status(word: str) -> int:
-    """One word of SuccessExitStatus= and its kin: the status that it stands for, negative for a signal.
+    """Read a word of SuccessExitStatus= and the like: an exit status, or a signal as a negative number.
 
     Raises:
-        ValueError: it stands for none.
+        ValueError: it is neither.
     """
     if word in EXIT_STATUSES:
         return EXIT_STATUSES[word]
@@ -75,16 +75,16 @@ def status(word: str) -> int:
 
 
 def result_of(ended: int | None, success: Collection[int], *, core: bool) -> Result:
-    """What an end by itself means."""
+    """The result of a service whose main process has ended by itself."""
     if core:
         return "core-dump"
-    if ended is None or ended in CLEAN or ended in success:  # what is not known counts as a success
+    if ended is None or ended in CLEAN or ended in success:  # an unknown status counts as a success
         return "success"
     return "exit-code" if ended > 0 else "signal"
 
 
 def restarts(unit: ServiceUnit, end: End) -> bool:
-    """Whether a service that ended so is started again, without a client."""
+    """Whether a service with this end is started again without a client."""
     if end.status in unit.restart_prevented:
         return False
     return end.status in unit.restart_forced or end.result in RESTARTS[unit.restart]

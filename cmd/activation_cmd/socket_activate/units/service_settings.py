@@ -138,7 +138,7 @@ SERVICE: Final[Mapping[str, Mapping[str, Setting]]] = {
         "EnvironmentFile": Setting(["environment_files"], _environment_file, repeated=True),
         "WorkingDirectory": Setting(["working_directory"], _working_directory),
         "User": replaced("user"),
-        "Group": replaced("group", values.group),
+        "Group": replaced("group"),
         "SupplementaryGroups": word_list("supplementary_groups", values.group),
         "DynamicUser": plain("dynamic_user", values.boolean),
         "UMask": plain("umask", _umask),

@@ -118,7 +118,10 @@ def _home(manager: Manager = "user") -> str:
 
 
 def _user() -> pwd.struct_passwd:
-    return pwd.getpwuid(os.geteuid())
+    try:
+        return pwd.getpwuid(os.geteuid())
+    except KeyError:
+        raise ValueError(f"there is no user {os.geteuid()}; expected one of /etc/passwd") from None
 
 
 def _group() -> str:

@@ -28,13 +28,13 @@ _LETTERS: Final = dict(zip("abfnrtvs\\\"'", b"\a\b\f\n\r\t\v \\\"'", strict=True
 
 @attrs.frozen
 class Problem:
-    """Something that is to be said about a unit file.
+    """Something to report about a unit file.
 
     Attributes:
         where: the file, and the line after a colon.
         message: what was found, and what was expected.
-        level: an error is in the way of running the unit; a warning tells of what systemd warns of and passes over,
-            too; a note names what systemd does and this program does not.
+        level: an error keeps the unit from running; a warning is about something that systemd warns of, too, and
+            passes over; a note names what systemd does and this program does not.
     """
 
     where: str
@@ -44,7 +44,7 @@ class Problem:
 
 @attrs.frozen
 class Assignment:
-    """One ``Key=value``. A value that goes on in further lines is one, with the number of its first line."""
+    """One ``Key=value``. A value of several lines is one assignment, with the number of its first line."""
 
     section: str
     key: str
@@ -61,8 +61,8 @@ def parse(text: str, file: str) -> tuple[list[Assignment], list[Problem]]:
     """Read a unit file.
 
     Args:
-        text: decoded from UTF-8; a byte that is none of it as surrogateescape leaves it.
-        file: how to name it.
+        text: decoded from UTF-8 with surrogateescape.
+        file: its name in messages.
     """
     assignments: list[Assignment] = []
     problems: list[Problem] = []
@@ -85,7 +85,7 @@ def parse(text: str, file: str) -> tuple[list[Assignment], list[Problem]]:
 
 
 def _unreadable(line: str) -> str:
-    """Why a line is nothing at all, or ""."""
+    """Why a line cannot be read, or ""."""
     if len(line) > LONGEST_LINE:
         return f"a line of {len(line)} characters is too long; expected {LONGEST_LINE} at most"
     if re.search("[\ud800-\udfff]", line):
@@ -96,7 +96,7 @@ def _unreadable(line: str) -> str:
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """Give each line that says something with its number; what is continued comes in one piece."""
+    """Yield each line that has text, with its number. Continued lines come as one."""
     pieces: list[str] = []
     first = 0
     for number, line in enumerate(_LINE_END.split(text.removeprefix("\ufeff")), 1):
@@ -118,9 +118,9 @@ class Word:
     """One word of a value.
 
     Attributes:
-        text: without quotes, its escapes replaced. Bytes that are no UTF-8 are as surrogateescape leaves them.
+        text: without quotes, with its escapes replaced. Bytes that are not UTF-8 are decoded by surrogateescape.
         raw: as it is written.
-        unknown: the escapes in it that are none; they are in the text as they are written.
+        unknown: escapes that do not exist; they stay in the text as they are written.
     """
 
     text: str
@@ -129,7 +129,7 @@ class Word:
 
 
 def words(value: str) -> list[Word]:
-    r"""Split a value at white space; quotes keep it together, C-style escapes such as ``\x20`` are replaced.
+    r"""Split a value at white space outside of quotes, and replace C-style escapes such as ``\x20``.
 
     Raises:
         ValueError: a quote is not closed.
@@ -158,7 +158,7 @@ def words(value: str) -> list[Word]:
 
 
 def _unescaped(escape: str) -> bytes | None:
-    """What a C-style escape stands for, None if it is none."""
+    """What a C-style escape stands for; None if it does not exist."""
     if len(escape) == 1:
         return bytes([_LETTERS[escape]]) if escape in _LETTERS else None
     code = int(escape, 8) if escape[0].isdigit() else int(escape[1:], 16)
@@ -168,6 +168,6 @@ def _unescaped(escape: str) -> bytes | None:
 
 
 def shown(text: str) -> str:
-    """A piece of a file for a message: quoted, not too long, printable."""
+    """A piece of a file for a message: quoted, printable and not too long."""
     text = text if len(text) <= 100 else f"{text[:97]}..."
     return repr(text) if text.isprintable() else ascii(text)
