@@ -25,16 +25,18 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("no_manager")
 
 
-async def test_ready_is_said_once_it_accepts_and_stopping_when_it_leaves(manager: Manager) -> None:
-    async with serving() as daemon:
-        assert manager.heard() == ["READY=1", "STATUS=0 connections open"]
-        async with await daemon.connect() as stream:
-            assert await echoes(stream)
-            os.kill(os.getpid(), signal.SIGTERM)
-            said = await manager.hear("EXTEND_TIMEOUT_USEC=15000000")
-            assert "STOPPING=1" in said
-            assert "READY=1" not in said
-        await daemon.end()
+async def test_ready_is_said_once_it_accepts_and_stopping_when_it_leaves() -> None:
+    async with activated(partial(activation.serve, echo), {"a": "unix"}) as daemon:
+        await daemon.ready()
+        assert daemon.told == ["READY=1", "STATUS=0 connections open"]
+        stream = await daemon.connect("a")
+        assert await echoes(stream)
+        daemon.send_signal(signal.SIGTERM)
+        await daemon.wait_told("EXTEND_TIMEOUT_USEC=15000000")
+        assert "STOPPING=1" in daemon.told
+        assert daemon.told.count("READY=1") == 1
+        await stream.aclose()
+        assert await daemon.wait_exited() == 0
 
 
 async def test_leaving_when_idle_is_stopping_but_being_cancelled_is_not(manager: Manager) -> None:
@@ -138,19 +140,18 @@ async def test_a_manager_that_does_not_read_keeps_it_from_nothing(
     assert len([line for line in caplog.messages if "serving all the same" in line]) == 1
 
 
-async def test_more_time_is_asked_for_only_while_the_drain_lasts(
-    manager: Manager, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_more_time_is_asked_for_only_while_the_drain_lasts(autojump_clock: trio.testing.MockClock) -> None:
     del autojump_clock
 
     async def stubborn(stream: trio.SocketStream) -> None:
         with trio.CancelScope(shield=True):
             await trio.sleep(100)
 
-    async with serving(stubborn, drain_timeout=7) as daemon, await daemon.connect():
-        os.kill(os.getpid(), signal.SIGTERM)
-        await daemon.ended.wait()
-    assert manager.heard().count("EXTEND_TIMEOUT_USEC=15000000") == 2
+    async with activated(partial(activation.serve, stubborn, drain_timeout=7), {"a": "unix"}, timeout=200) as daemon:
+        await daemon.ready()
+        await daemon.connect("a")
+        assert await daemon.stop() == 0
+        assert daemon.told.count("EXTEND_TIMEOUT_USEC=15000000") == 2
 
 
 async def test_the_status_says_how_much_is_busy(manager: Manager) -> None:
@@ -173,15 +174,14 @@ async def test_a_function_gives_the_status_of_connections_and_busy_work(manager:
                 await manager.hear("STATUS=2 guests in the house")
 
 
-async def test_a_status_function_that_fails_costs_one_line_in_the_log(
-    manager: Manager, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_status_function_that_fails_costs_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     def status(count: int) -> str:
         raise SpecialError("no words")
 
-    async with serving(status=status) as daemon, await daemon.connect() as stream:
-        assert await echoes(stream)
-        await manager.hear("STATUS=1 connection open")
+    async with activated(partial(activation.serve, echo, status=status), {"a": "unix"}) as daemon:
+        await daemon.ready()
+        await daemon.connect("a")
+        await daemon.wait_status("1 connection open")
     assert len(caplog.records) == 1
     assert "no words" in caplog.text
 

@@ -13,6 +13,7 @@ import pytest
 import trio
 
 import activation
+from activation.testing import activated
 
 from .serving import LIMIT, SpecialError, echo, echoes, serving
 
@@ -23,9 +24,7 @@ pytestmark = pytest.mark.usefixtures("no_manager")
 
 
 @pytest.mark.parametrize("kind", ["function", "coroutine function", "one that raises"])
-async def test_a_hangup_reloads_between_reloading_and_ready(
-    manager: Manager, kind: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_hangup_reloads_between_reloading_and_ready(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     calls = 0
 
     def function() -> None:
@@ -39,27 +38,27 @@ async def test_a_hangup_reloads_between_reloading_and_ready(
         function()
 
     reload = coroutine_function if kind == "coroutine function" else function
-    async with serving(reload=reload) as daemon:
-        manager.heard()
+    async with activated(partial(activation.serve, echo, reload=reload), {"a": "unix"}) as daemon:
+        await daemon.ready()
         for number in (1, 2):
-            os.kill(os.getpid(), signal.SIGHUP)
-            said = [line for line in await manager.hear("READY=1") if not line.startswith("STATUS=")]
+            before = len(daemon.told)
+            await daemon.reload()
+            said = daemon.told[before:]
             assert said[0] == "RELOADING=1"
             assert re.fullmatch(r"MONOTONIC_USEC=\d+", said[1])
             assert said[2:] == ["EXTEND_TIMEOUT_USEC=15000000", "READY=1"]
             assert calls == number
-        async with await daemon.connect() as stream:
-            assert await echoes(stream)
+        assert await echoes(await daemon.connect("a"))
     assert ("bad configuration" in caplog.text) is (kind == "one that raises")
 
 
-async def test_a_reload_that_hangs_does_not_keep_it_from_ending(manager: Manager) -> None:
-    async with serving(reload=trio.sleep_forever) as daemon:
-        os.kill(os.getpid(), signal.SIGHUP)
-        await manager.hear("RELOADING=1")
-        os.kill(os.getpid(), signal.SIGTERM)
-        await daemon.end()
-        assert "READY=1" not in manager.heard()
+async def test_a_reload_that_hangs_does_not_keep_it_from_ending() -> None:
+    async with activated(partial(activation.serve, echo, reload=trio.sleep_forever), {"a": "unix"}) as daemon:
+        await daemon.ready()
+        daemon.send_signal(signal.SIGHUP)
+        await daemon.wait_told("RELOADING=1")
+        assert await daemon.stop() == 0
+        assert daemon.told.count("READY=1") == 1
 
 
 async def test_a_hangup_before_it_accepts_is_a_reload_after_it(manager: Manager) -> None:
@@ -87,17 +86,13 @@ async def test_a_hangup_before_it_accepts_is_a_reload_after_it(manager: Manager)
 
 
 async def test_without_reload_a_managed_daemon_lives_and_says_that_it_has_reloaded(
-    manager: Manager, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    async with serving() as daemon, await daemon.connect() as stream:
+    async with activated(partial(activation.serve, echo), {"a": "unix"}) as daemon:
+        stream = await daemon.connect("a")
         for _ in range(2):
-            manager.heard()
-            os.kill(os.getpid(), signal.SIGHUP)
-            said = [line for line in await manager.hear("READY=1") if not line.startswith("STATUS=")]
-            assert said[0] == "RELOADING=1"
-            assert re.fullmatch(r"MONOTONIC_USEC=\d+", said[1])
-            assert said[2:] == ["READY=1"]
+            await daemon.reload()
         assert await echoes(stream)
     assert [line for line in caplog.messages if "nothing to reload" in line] == [caplog.messages[0]] * 2
 
@@ -156,23 +151,14 @@ async def test_several_in_one_process_reload_as_one(manager: Manager) -> None:
         assert sorted(reloaded[2:]) == ["quick", "slow"]
 
 
-async def test_more_time_is_asked_for_while_a_reload_lasts(
-    manager: Manager, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_more_time_is_asked_for_while_a_reload_lasts(autojump_clock: trio.testing.MockClock) -> None:
     del autojump_clock
-    over = trio.Event()
 
     async def reload() -> None:
         await trio.sleep(12)
-        over.set()
 
-    async with serving(reload=reload):
-        manager.heard()
-        os.kill(os.getpid(), signal.SIGHUP)
-        # The mock clock does not wait for signals.
-        while "RELOADING=1" not in (said := manager.heard()):
-            await trio.lowlevel.checkpoint()
-        await over.wait()
+    async with activated(partial(activation.serve, echo, reload=reload), {"a": "unix"}) as daemon:
+        await daemon.reload()
         await trio.sleep(100)
         # At once, after 0.1 s, 0.3, 0.7, 1.5, 3.1, 6.3 and 11.3.
-        assert (said + manager.heard()).count("EXTEND_TIMEOUT_USEC=15000000") == 8
+        assert daemon.told.count("EXTEND_TIMEOUT_USEC=15000000") == 8

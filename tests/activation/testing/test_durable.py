@@ -1,18 +1,14 @@
-"""Durable connections under the kit: they outlive restarts and crashes, of a function as of a command."""
+"""Durable connections outlive the crash of a function as they outlive that of a process."""
 
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
 
 import trio
 
 from activation.testing import activated
 from tests.activation.testing import daemons
 from tests.children import no_leak
-
-if TYPE_CHECKING:
-    from tests.activation.testing.conftest import Starts
 
 LIMIT = 60.0
 
@@ -24,26 +20,6 @@ async def numbered(client: trio.SocketStream, number: int) -> None:
     while not answer.endswith(b"\n"):
         answer += await client.receive_some() or b"the end\n"
     assert answer == b"%d line\n" % number
-
-
-async def test_clients_notice_neither_a_restart_nor_a_crash_and_see_the_end_at_a_stop(started: Starts) -> None:
-    with no_leak(), trio.fail_after(LIMIT):
-        async with activated(started("durable"), {"a": "unix", "b": "tcp"}, store=16) as daemon:
-            await daemon.ready()
-            clients = [await daemon.connect(name) for name in ("a", "b", "a")]
-            for number in range(1, 10, 3):
-                for client in clients:
-                    await numbered(client, number)
-                await daemon.restart()
-                for client in clients:
-                    await numbered(client, number + 1)
-                await daemon.crash()
-                for client in clients:
-                    await numbered(client, number + 2)
-            assert len(daemon.stored) == 3
-            assert await daemon.stop() == 0
-            for client in clients:
-                assert await client.receive_some() == b""
 
 
 async def test_each_line_is_numbered_once_however_often_it_crashes() -> None:
