@@ -187,6 +187,9 @@ def _files(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> li
             return [*files, *others]
         files.append(first)
         arguments.rest = []
+        # What follows is parsed from the next option on, and not as often as there are files.
+        while others and not others[0].startswith("-"):
+            files.append(others.pop(0))
         parser.parse_args(others, arguments)
     return files
 

@@ -142,7 +142,11 @@ class Assembly:
 
     def _introduce(self) -> None:
         """Let services know of each other that are passed the same sockets."""
-        services = [unit for unit in self.units if isinstance(unit, OnDemand)]
-        for one, other in permutations(services, 2):
-            for number in {number for _, number in one.service.files} & {number for _, number in other.service.files}:
+        passed: dict[int, list[OnDemand]] = {}
+        for unit in self.units:
+            if isinstance(unit, OnDemand):
+                for number in {number for _, number in unit.service.files}:
+                    passed.setdefault(number, []).append(unit)
+        for number, services in passed.items():
+            for one, other in permutations(services, 2):
                 one.rivals.setdefault(number, []).append(other)

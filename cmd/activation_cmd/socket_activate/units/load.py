@@ -134,12 +134,16 @@ class _Loading:
     def checked(self) -> list[Pair]:
         """The pairs, of which those are left out that have an error."""
         wrong: set[str] = set()
+        by_service: dict[int, list[Pair]] = {}
+        for pair in self._pairs:
+            by_service.setdefault(id(pair.service), []).append(pair)
+        by_name = [(UnitName.parse(pair.socket.name), pair.socket) for pair in self._pairs]
         for name, found in self._services.items():
             if found is None:
                 continue
             service, where = found
-            own = [pair for pair in self._pairs if pair.service is service]
-            inherited = [each.socket for each in self._pairs if UnitName.parse(each.socket.name) in service.sockets]
+            own = by_service.get(id(service), [])
+            inherited = [each for socket, each in by_name if socket in service.sockets] if service.sockets else []
             sockets = [pair.socket for pair in own] + [each for each in inherited if each.service != service.name]
             accept = any(pair.socket.accept for pair in own)
             problems = list(passing_problems(service, where, sockets, accept=accept)) if own else []
