@@ -7,7 +7,6 @@ address again receives them. A forked child opens a socket of its own.
 
 from __future__ import annotations
 
-import array
 import errno
 import fcntl
 import os
@@ -81,8 +80,12 @@ def send(address: Address, message: bytes, descriptors: Sequence[int], flags: in
     family, kinds, where = address
     sock = _socket(family, kinds)
     if sock.type == socket.SOCK_DGRAM:
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
         try:
+            rights = []
+            if descriptors:
+                from array import array  # few messages need it
+
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))]
             sock.sendmsg([message], rights, flags, where)
         finally:
             _keep(family, kinds, sock)

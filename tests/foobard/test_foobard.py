@@ -8,7 +8,7 @@ import struct
 import subprocess
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -120,23 +120,32 @@ def test_a_datagram_client_that_does_not_read_keeps_nobody_waiting(tmp_path: Pat
         assert client.recv(100) == b"again"
 
 
-def test_unread_answers_of_one_datagram_client_leave_room_for_the_others(tmp_path: Path) -> None:
-    deaf = unix_socket(tmp_path / "deaf.sk", socket.SOCK_DGRAM)
-    client = unix_socket(tmp_path / "client.sk", socket.SOCK_DGRAM)
-    with unix_socket(tmp_path / "d.sk", socket.SOCK_DGRAM) as server, running(FOOBARD, passed=[server]), deaf, client:
-        for size in [100_000] * 5 + [1000] * 200:
-            deaf.sendto(bytes(size), str(tmp_path / "d.sk"))
+@pytest.mark.parametrize("count", [1, 3])
+def test_unread_answers_of_some_datagram_clients_leave_room_for_the_others(tmp_path: Path, count: int) -> None:
+    path = str(tmp_path / "d.sk")
+    with (
+        unix_socket(tmp_path / "d.sk", socket.SOCK_DGRAM) as server,
+        running(FOOBARD, passed=[server]),
+        ExitStack() as stack,
+    ):
+        deaf = [stack.enter_context(unix_socket(tmp_path / f"{n}.sk", socket.SOCK_DGRAM)) for n in range(count)]
+        client = stack.enter_context(unix_socket(tmp_path / "client.sk", socket.SOCK_DGRAM))
+        for sock in deaf:
+            for size in [100_000] * 5 + [10_000] * 50 + [1000] * 200:
+                sock.sendto(bytes(size), path)
         for number in range(500):
-            client.sendto(b"%d" % number * 300, str(tmp_path / "d.sk"))
+            client.sendto(b"%d" % number * 300, path)
             assert client.recv(2000) == b"%d" % number * 300
         # Whoever reads again is answered again.
-        deaf.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                deaf.recv(200_000)
-        deaf.settimeout(LIMIT)
-        deaf.sendto(b"back" * 10_000, str(tmp_path / "d.sk"))
-        assert deaf.recv(100_000) == b"back" * 10_000
+        for sock in deaf:
+            sock.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    sock.recv(200_000)
+            sock.settimeout(LIMIT)
+        for sock in deaf:
+            sock.sendto(b"back" * 10_000, path)
+            assert sock.recv(100_000) == b"back" * 10_000
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])

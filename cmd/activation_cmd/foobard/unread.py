@@ -1,4 +1,4 @@
-"""Answers to Unix datagrams, of which one client that does not read its own cannot keep the others."""
+"""Answers to Unix datagrams. Clients that do not read theirs do not keep the others from getting any."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class UnreadAnswers:
     """Sends answers, and knows about how much of each client's is still unread.
 
     Until a Unix client reads a datagram, it takes up room in the send buffer of the socket from which it came, and all
-    answers have to come from the one that the clients know. So none gets more than half of the buffer. The kernel tells
-    only how much is unread in all. When that has become less, the newest answers are taken to be those that were read,
-    because who reads at all reads them soon.
+    answers have to come from the one that the clients know. So none gets more than half of what the others leave. The
+    kernel tells only how much is unread in all. When that has become less, the newest answers are taken to be those
+    that were read, because who reads at all reads them soon.
     """
 
     def __init__(self, conn: trio.socket.SocketType) -> None:
         self._conn = conn
         if conn.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) < WANTED_ROOM:
             conn.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, WANTED_ROOM)
-        self._share = conn.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2
+        self._room = conn.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
         self._answers: list[tuple[object, int]] = []  # the clients' addresses and the room taken, oldest first
         self._unread = 0
 
@@ -39,7 +39,8 @@ class UnreadAnswers:
         before = self._in_buffer()
         self._forget_read(before)
         own = sum(size for address, size in self._answers if address == client.address)
-        if own and own + len(data) > self._share:
+        left_by_others = self._room - (before - own)
+        if own + len(data) > left_by_others // 2:
             return
         if activation.send_datagram(self._conn, data, client):
             # Less than was sent, or nothing, if something was read meanwhile.
