@@ -48,8 +48,10 @@ class DurableConnections:
         self.suspending = False
 
     @classmethod
-    async def open(cls, options: Durable) -> DurableConnections:
+    async def open(cls, options: Durable) -> DurableConnections | None:
         """Find what an earlier process has left, and have a place for more.
+
+        None where no manager keeps anything and that is all right.
 
         Raises:
             ValueError: another serve() of this process has durable connections.
@@ -59,7 +61,10 @@ class DurableConnections:
             raise ValueError("another serve() of this process has durable connections; only one at a time can")
         _in_use.set(True)
         try:
-            return cls(await open_kept(options))
+            kept = await open_kept(options)
+            if kept is None:
+                _in_use.set(False)
+            return None if kept is None else cls(kept)
         except BaseException:
             _in_use.set(False)
             raise

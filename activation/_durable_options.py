@@ -33,12 +33,15 @@ class Durable:
         input: how many bytes :meth:`DurableStream.receive_until` and :meth:`DurableStream.receive_exactly` can return.
         output: how many bytes a handler can send between two receives, in one commit.
         state: how many bytes the state can have.
+        optional: where no manager keeps connections, say nothing and give the handler the stream that it would get
+            without ``durable``.
     """
 
     connections: int = attrs.field(default=16384, validator=_check)
     input: int = attrs.field(default=1 << 16, validator=_check)
     output: int = attrs.field(default=1 << 18, validator=_check)
     state: int = attrs.field(default=1 << 16, validator=_check)
+    optional: bool = False
 
 
 def check_kinds(listeners: Iterable[trio.abc.Listener[Any]], connections: Iterable[trio.abc.AsyncResource]) -> None:

@@ -74,8 +74,10 @@ class Kept:
             self.queue.close()
 
 
-async def open_kept(options: Durable) -> Kept:
+async def open_kept(options: Durable) -> Kept | None:
     """Go on with what the manager's store gave back; where there is none, begin with nothing.
+
+    None where no manager keeps anything and that is all right.
 
     Raises:
         ActivationError: this system has not what it takes, or its limits do not let the connections in.
@@ -87,6 +89,8 @@ async def open_kept(options: Durable) -> Kept:
     if kept := _resume(options):
         return kept
     missing = await _missing()
+    if missing and options.optional:
+        return None
     if missing:
         log.warning(_HOW_TO, missing, _COUNT)
         return Kept(Memory.create(options), None, [])

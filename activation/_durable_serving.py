@@ -18,8 +18,13 @@ log = logging.getLogger("activation")
 
 
 @asynccontextmanager
-async def durable_connections(wanted: bool | Durable) -> AsyncIterator[DurableConnections | None]:
-    """What keeps the connections for the next process, within the block; None where that is not wanted.
+async def durable_connections(wanted: bool | Durable, *, alone: bool) -> AsyncIterator[DurableConnections | None]:
+    """What keeps the connections for the next process, within the block; None where that is not wanted or not had.
+
+    Args:
+        wanted: the ``durable`` of serve().
+        alone: whether it takes all that was passed, so that no other serve() of the process can want what an earlier
+            start has left.
 
     Raises:
         ValueError: another serve() of this process has durable connections.
@@ -32,9 +37,10 @@ async def durable_connections(wanted: bool | Durable) -> AsyncIterator[DurableCo
         try:
             yield durable
         finally:
-            durable.close()
+            if durable:
+                durable.close()
         return
-    if any(file.name == STORED for file in passed_before()):
+    if alone and any(file.name == STORED and file.fileno() >= 0 for file in passed_before()):
         # Their clients would wait for ever.
         from ._durable_recovery import discard
 

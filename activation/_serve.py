@@ -128,7 +128,7 @@ async def serve(
         notify=notify,
     )
     try:
-        async with durable_connections(durable) as open_connections.durable:
+        async with durable_connections(durable, alone=listeners is None) as open_connections.durable:
             if open_connections.durable and handler:
                 server.accepting.listeners, server.accepted = open_connections.durable.begin(
                     server.accepting.listeners, server.accepted, {"": handler}

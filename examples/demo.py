@@ -1,12 +1,14 @@
 """The story that socket activation is about, on this terminal: no systemd, no root, real processes.
 
-Run by ``make demo``. Somebody listens, nobody serves; the client comes, and only then the daemon runs.
+Run by ``make demo``. Somebody listens, nobody serves; the client comes, and only then the daemon runs. Then the daemon
+is killed in the middle of a client's session, which goes on.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -44,13 +46,51 @@ def main() -> int:
             note("For it, foobard was started with the socket:")
             tell(activator.stderr.readline())
             after = processes(activator.pid)
+
+            note("Another client is in the middle of its session ...")
+            outlived = killed_in_a_session(path, activator)
         finally:
             activator.terminate()
             rest = activator.communicate()[1]
-        note("Ctrl-C at the activator: both are gone, and so is the socket's path.")
+        note("Ctrl-C at the activator: all are gone, and so is the socket's path.")
         tell(rest)
         fine = client.stdout == "connect success !\nhello\nworld\n" and (before, after) == (0, 1)
-        return 0 if fine and not os.path.exists(path) else 1
+        return 0 if fine and outlived and not os.path.exists(path) else 1
+
+
+def killed_in_a_session(path: str, activator: subprocess.Popen[str]) -> bool:
+    """Kill foobard between two lines of one client; return whether the session went on with another foobard."""
+    pids: list[int] = []
+    lines: list[str] = []
+    with subprocess.Popen(
+        [SCRIPTS / "client", path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as client:
+        assert client.stdin
+        assert client.stdout
+        show(f"client {path}")
+        tell(client.stdout.readline())
+        for word in ("before", "after"):
+            print(f"{word}\n", end="", file=client.stdin, flush=True)
+            lines.append(client.stdout.readline())
+            tell(f"{word}\n{lines[-1]}")
+            processes(activator.pid)
+            pids.append(foobard(activator.pid))
+            if word == "before":
+                note("... and foobard is killed.")
+                show(f"kill -9 {pids[0]}")
+                os.kill(pids[0], signal.SIGKILL)
+                assert activator.stderr
+                while "what it stored is kept" not in (line := activator.stderr.readline()):
+                    pass
+                tell(line)
+                note("The session goes on. The next line is answered by another process:")
+        client.stdin.close()
+    return lines == ["before\n", "after\n"] and pids[0] != pids[1]
+
+
+def foobard(activator: int) -> int:
+    """The number of the foobard that the activator has started."""
+    return next(row.pid for row in table() if row.parent == activator and row.name == "foobard")
 
 
 def processes(activator: int) -> int:

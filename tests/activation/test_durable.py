@@ -529,6 +529,42 @@ async def test_only_one_serve_of_a_process_can_be_durable(kit: Kit) -> None:
         await kit.noted(1)
 
 
+async def test_another_serve_that_is_not_durable_leaves_it_alone(kit: Kit) -> None:
+    async def plain(stream: trio.SocketStream) -> None:
+        async for data in stream:
+            await stream.send_all(data)
+
+    async def main() -> None:
+        listeners = activation.listeners(activation.files())
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(activation.serve, plain, listeners[1:]))
+            nursery.start_soon(partial(activation.serve, count, listeners[:1], durable=True))
+
+    async with activated(main, {"main": "unix", "other": "unix"}, store=3) as daemon:
+        await daemon.ready()
+        client = await daemon.connect("main")
+        assert await answer(client, b"a\n") == b"1 a\n"
+        await daemon.restart()
+        assert await answer(client, b"b\n") == b"2 b\n"
+        assert await answer(await daemon.connect("other"), b"a\n") == b"a\n"
+
+
+async def test_where_it_is_optional_a_handler_gets_a_plain_stream_without_a_store(
+    kit: Kit, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def handler(stream: trio.SocketStream) -> None:
+        kit.note(isinstance(stream, trio.SocketStream))
+        async for data in stream:
+            await stream.send_all(data)
+
+    serve = serving(handler, durable=activation.Durable(optional=True))
+    async with activated(serve, {"main": "unix"}) as daemon:
+        await daemon.ready()
+        assert await answer(await daemon.connect("main"), b"a\n") == b"a\n"
+        assert kit.notes == [(True,)]
+        assert "durable:" not in caplog.text
+
+
 @pytest.mark.parametrize("store", [0, 2])
 async def test_without_room_in_a_store_it_serves_as_always_and_says_so(
     store: int, kit: Kit, caplog: pytest.LogCaptureFixture

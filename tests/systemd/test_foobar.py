@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from pathlib import Path
+from subprocess import PIPE
 from typing import TYPE_CHECKING
 
 import trio
@@ -229,3 +230,35 @@ def test_foobard_serves_without_root_and_without_a_network_of_its_own(start_mana
     assert "0" not in status["Uid"].split()
     assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
     assert (daemon / "ns/net").readlink() != manager.path("/proc/1/ns/net").readlink()
+
+
+def test_a_session_goes_on_when_foobard_is_killed_or_restarted(start_manager: StartManager) -> None:
+    manager = start_manager(*FOOBAR)
+    manager.systemctl("start", "foobar.socket")
+    with manager.popen("client", stdin=PIPE, stdout=PIPE, bufsize=1) as client:
+        assert client.stdin
+        assert client.stdout
+        assert client.stdout.readline() == "connect success !\n"
+        seen = set()
+        for number in range(8):
+            client.stdin.write(f"line {number}\n")
+            client.stdin.flush()
+            assert client.stdout.readline() == f"line {number}\n"
+            (pid,) = started(manager)
+            seen.add(pid)
+            if number % 2:
+                manager.systemctl("restart", "foobar.service")
+            else:
+                manager.systemctl("kill", "--signal=SIGKILL", "foobar.service")
+        assert len(seen) == 8
+        client.stdin.close()
+        assert client.wait(LIMIT) == 0
+    assert "durable" not in manager.log
+
+
+def test_foobard_says_nothing_where_its_unit_keeps_no_connections(start_manager: StartManager) -> None:
+    service = (UNITS / "foobar.service").read_text().replace("FileDescriptorStoreMax=3\n", "")
+    manager = start_manager(UNITS / "foobar.socket", {"foobar.service": service})
+    manager.systemctl("start", "foobar.socket")
+    assert manager.run("client", input="hello\nthere\n").stdout == SESSION
+    assert "durable" not in manager.log

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 LARGEST_DATAGRAM = 1 << 18
 """Bytes: a Unix datagram is no longer, unless the host allows that (net.core.wmem_default)."""
+STORED = "activation.connections"
+"""What serve() has stored, and takes back itself."""
 EXAMPLES = (
     "for example: systemctl start foobar.socket, or socket-activate -l /tmp/foobar.sk foobard; "
     "foobard --listen /tmp/foobar.sk makes a socket of its own"
@@ -33,7 +35,7 @@ async def run(addresses: Sequence[Any], options: dict[str, Any]) -> int:
     connections = activation.streams(passed)
     packet_conns = [conn for conn in activation.packet_conns(passed) if conn]
     for file in passed:
-        if file.fileno() >= 0:
+        if file.fileno() >= 0 and file.name != STORED:
             say("foobard", f"descriptor {file.fileno()} ({file.name}) is no stream or datagram socket; left alone")
     with ExitStack() as stack:
         if addresses:
@@ -55,6 +57,9 @@ async def run(addresses: Sequence[Any], options: dict[str, Any]) -> int:
         from activation_cmd.common.journal import log_to_stderr
 
         log_to_stderr("foobard")
+        if has_streams and os.environ.get("NOTIFY_SOCKET"):
+            # FileDescriptorStoreMax= of the unit decides whether connections outlive this process.
+            options["durable"] = activation.Durable(optional=True)
         async with trio.open_nursery() as nursery:
             for conn in packet_conns:
                 nursery.start_soon(echo_datagrams, conn)
@@ -78,7 +83,7 @@ def standard_input() -> list[activation.File]:
     return [activation.File(served, "stdin")]
 
 
-async def echo(stream: trio.SocketStream) -> None:
+async def echo(stream: trio.SocketStream | activation.DurableStream) -> None:
     """Send back what comes, until its end. Nothing is read while the client does not read."""
     async for data in stream:
         await stream.send_all(data)

@@ -206,14 +206,15 @@ class OnDemand:
             return False
         unit, pause = self.service.unit, 0.0
         now = self._again or restarts(unit, end)
-        self.service.release_store(again=now)
+        # The connections in the store have clients who would wait for a stranger to come.
+        left = not now and self.patient and end.result != "success" and len(self.service.store) > 0
+        self.service.release_store(again=now or left)
         if self._again:
             then = "it is started again"
         elif now:
             pause = float("inf") if unit.restart_sec is None else unit.restart_sec
             then = f"Restart={unit.restart} starts it again in {pause:g} s"
-        elif self.patient and end.result != "success" and len(self.service.store):
-            # The connections in the store have clients who would wait for a stranger to come.
+        elif left:
             now, pause = True, self._next_delay()
             then = f"what it stored is kept, and it is started again in {pause:g} s"
         else:
