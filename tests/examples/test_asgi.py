@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import signal
 import ssl
-import sys
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import httpx_ws
@@ -15,84 +14,49 @@ import trio
 import trustme
 from wsproto.frame_protocol import CloseReason
 
-import activation
-from tests.children import tcp_listener
+from activation.testing import activated
 from tests.commands import LIMIT
-
-from .test_examples import EXAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from activation.testing import Daemon
 
-class Daemon:
-    """The example as a child, and what it has told its manager.
-
-    Attributes:
-        port: where it serves, on 127.0.0.1.
-    """
-
-    def __init__(self, process: trio.Process, receiver: activation.NotifyReceiver, port: int) -> None:
-        self.process = process
-        self.port = port
-        self._receiver = receiver
-        self._told: list[str] = []
-
-    async def wait_told(self, assignment: str) -> None:
-        with trio.fail_after(LIMIT):
-            while assignment not in self._told:
-                self._told += (await self._receiver.receive()).assignments
-
-    async def reload(self) -> None:
-        self._told.clear()
-        self.process.send_signal(signal.SIGHUP)
-        await self.wait_told("READY=1")
-
-    async def stop(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        await self.wait_told("STOPPING=1")
-
-    async def wait(self) -> int:
-        with trio.fail_after(LIMIT):
-            return await self.process.wait()
+    from .conftest import Started
 
 
 @asynccontextmanager
-async def running(*arguments: str) -> AsyncIterator[Daemon]:
-    with tcp_listener() as listener, activation.NotifyReceiver() as receiver:
-        port = listener.getsockname()[1]
-        env = {"NOTIFY_SOCKET": receiver.address, "WATCHDOG_USEC": "1000000"}
-        command = [sys.executable, str(EXAMPLES / "asgi.py"), *arguments]
-        process = await activation.open_process(command, [("http", listener)], env=env)
-        try:
-            daemon = Daemon(process, receiver, port)
-            await daemon.wait_told("READY=1")
-            yield daemon
-        finally:
-            if process.returncode is None:
-                process.kill()
-            with trio.CancelScope(shield=True):
-                await process.wait()
+async def running(example: Any) -> AsyncIterator[tuple[Daemon, str]]:
+    """The example, and the address that it serves."""
+    async with activated(example, {"http": "tcp"}, watchdog=60.0) as daemon:
+        await daemon.ready()
+        host, port = daemon.address("http")
+        yield daemon, f"{host}:{port}"
 
 
-async def test_requests_are_served_and_counted() -> None:
-    async with running() as daemon, httpx.AsyncClient(base_url=f"http://127.0.0.1:{daemon.port}") as client:
+async def test_requests_are_served_and_counted(started: Started) -> None:
+    async with (
+        running(started("asgi")) as (daemon, address),
+        httpx.AsyncClient(base_url=f"http://{address}") as client,
+    ):
         assert (await client.get("/")).text == "hello\n"
         await daemon.wait_told("WATCHDOG=1")
+        await daemon.wait_status("0 requests under way")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.get, "/?seconds=1.5")
-            await daemon.wait_told("STATUS=1 requests under way")
-        await daemon.wait_told("STATUS=0 requests under way")
+            await daemon.wait_status("1 requests under way")
+        await daemon.wait_status("0 requests under way")
 
 
-async def test_a_stop_lets_a_request_finish_and_is_not_held_up_by_keep_alive() -> None:
+async def test_a_stop_lets_a_request_finish_and_is_not_held_up_by_keep_alive(started: Started) -> None:
     async with (
-        running() as daemon,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{daemon.port}", timeout=LIMIT) as idle,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{daemon.port}", timeout=LIMIT) as busy,
+        running(started("asgi")) as (daemon, address),
+        httpx.AsyncClient(base_url=f"http://{address}", timeout=LIMIT) as idle,
+        httpx.AsyncClient(base_url=f"http://{address}", timeout=LIMIT) as busy,
     ):
         assert (await idle.get("/")).text == "hello\n"  # its connection stays open
+        await daemon.wait_status("0 requests under way")
         answers = []
 
         async def ask() -> None:
@@ -100,29 +64,31 @@ async def test_a_stop_lets_a_request_finish_and_is_not_held_up_by_keep_alive() -
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask)
-            await daemon.wait_told("STATUS=1 requests under way")
-            await daemon.stop()
+            await daemon.wait_status("1 requests under way")
+            daemon.send_signal(signal.SIGTERM)
         assert answers == ["hello\n"]
-        assert await daemon.wait() == 0
+        assert await daemon.wait_exited() == 0
 
 
-async def test_a_websocket_is_told_goodbye() -> None:
+async def test_a_websocket_is_told_goodbye(started: Started) -> None:
     socket: httpx_ws.AsyncWebSocketSession
     async with (
-        running() as daemon,
+        running(started("asgi")) as (daemon, address),
         httpx.AsyncClient() as client,
-        httpx_ws.aconnect_ws(f"http://127.0.0.1:{daemon.port}/echo", client) as socket,
+        httpx_ws.aconnect_ws(f"http://{address}/echo", client) as socket,
     ):
         await socket.send_text("hello")
         assert await socket.receive_text() == "hello"
-        await daemon.stop()
+        daemon.send_signal(signal.SIGTERM)
         with pytest.raises(httpx_ws.WebSocketDisconnect) as closed:
             await socket.receive_text()
         assert closed.value.code == CloseReason.GOING_AWAY
-        assert await daemon.wait() == 0
+        assert await daemon.wait_exited() == 0
 
 
-async def test_sighup_loads_a_new_certificate_and_keeps_the_old_one_if_that_cannot_be_used(tmp_path: Path) -> None:
+async def test_sighup_loads_a_new_certificate_and_keeps_the_old_one_if_that_cannot_be_used(
+    started: Started, tmp_path: Path
+) -> None:
     files = (str(tmp_path / "certificate.pem"), str(tmp_path / "key.pem"))
     authorities = [trustme.CA(), trustme.CA()]
 
@@ -136,13 +102,13 @@ async def test_sighup_loads_a_new_certificate_and_keeps_the_old_one_if_that_cann
         authority.configure_trust(context)
         async with httpx.AsyncClient(verify=context) as client:
             try:
-                answer = await client.get(f"https://localhost:{daemon.port}/")
+                answer = await client.get(f"https://localhost:{address.partition(':')[2]}/")
             except httpx.ConnectError:
                 return False
             return answer.text == "hello\n"
 
     write(authorities[0])
-    async with running(*files) as daemon:
+    async with running(started("asgi", *files)) as (daemon, address):
         assert [await is_trusted(authority) for authority in authorities] == [True, False]
         write(authorities[1])
         await daemon.reload()
@@ -150,5 +116,4 @@ async def test_sighup_loads_a_new_certificate_and_keeps_the_old_one_if_that_cann
         authorities[0].issue_cert("localhost").cert_chain_pems[0].write_to_path(files[0])  # not the key's
         await daemon.reload()
         assert [await is_trusted(authority) for authority in authorities] == [False, True]
-        await daemon.stop()
-        assert await daemon.wait() == 0
+        assert await daemon.stop() == 0
