@@ -201,3 +201,20 @@ def test_streams_that_are_closed_or_do_not_wait_change_nothing(echo: str) -> Non
             assert file.read() == SUCCESS + data
         thread.join()
         assert process.wait(LIMIT) == 0
+
+
+def test_an_address_of_v6_may_name_its_interface() -> None:
+    port = free_port()
+    address = f"[::1]:{port}%lo"
+    with running(SOCKET_ACTIVATE, "-l", address, FOOBARD, until=b"listening on [::1]:", status=0):
+        done = run(CLIENT, address, stdin=b"hello\n")
+        assert (done.returncode, done.stdout) == (0, SUCCESS + b"hello\n")
+        done = run(CLIENT, f"[::1]:{port}%surely-not")
+        assert done.returncode == 1
+        assert b"there is no network interface surely-not" in done.stderr
+
+
+def test_a_word_without_a_slash_is_no_path() -> None:
+    done = run(CLIENT, "foobar.sk")
+    assert done.returncode == 2
+    assert b"'foobar.sk' is no address; expected a path with a slash in it" in done.stderr

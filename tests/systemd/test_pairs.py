@@ -558,6 +558,11 @@ ExecStart=-@:sh nought -c 'exec probe "$1" "$(tr "\\\\0" " " </proc/$$/cmdline)"
     ),
 }  # fmt: skip
 
+with suppress(OSError), socket.socket(type=socket.SOCK_DGRAM, proto=136):
+    # Where the kernel has it.
+    udplite = Pair("ListenDatagram=127.0.0.1:PORT\nSocketProtocol=udplite\nListenFIFO=FOLDER/fifo", write)
+    PAIRS = {"udplite": udplite, **PAIRS}
+
 # What differs on purpose, or with the version of systemd.
 NOT_COMPARED = {
     "/environment/LANG": "is the machine's locale.conf there, which the units do not say",

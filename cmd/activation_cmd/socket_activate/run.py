@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 import resource
 import signal
 from contextlib import ExitStack
@@ -20,7 +19,6 @@ from activation_cmd.common.stdio import reason, say
 from .processes.reaper import Reaper
 from .processes.spare import Spare
 from .services.assembly import Assembly, Options
-from .services.limits import LimitedLog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -53,7 +51,6 @@ async def run(executor: Executor, pairs: Sequence[Pair], options: Options) -> in
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (*heard, signal.SIGCHLD))
     _raise_open_file_limit()
     say_log("socket-activate")
-    logging.getLogger("activation").addFilter(LimitedLog())
     reaper = Reaper(executor)
     spare = Spare(reaper)
     with (

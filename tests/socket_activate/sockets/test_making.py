@@ -129,6 +129,22 @@ def test_a_link_local_address_has_its_interface_last() -> None:
             assert sock.getsockname()[3] == socket.if_nametoindex("lo")
 
 
+@pytest.mark.parametrize("kind", ["stream", "datagram"])
+@pytest.mark.parametrize("interface", ["lo", str(socket.if_nametoindex("lo"))])
+def test_any_v6_address_may_have_an_interface(kind: str, interface: str) -> None:
+    with MadeSockets() as sockets:
+        (made,) = sockets.make(unit((kind, f"[::1]:0%{interface}")))
+        with opened(made) as sock:
+            assert sock.getsockname()[0] == "::1"
+
+
+def test_an_interface_means_nothing_to_v4() -> None:
+    with MadeSockets() as sockets:
+        (made,) = sockets.make(unit(("stream", "127.0.0.1:0%lo")))
+        with opened(made) as sock:
+            assert sock.getsockname()[0] == "127.0.0.1"
+
+
 def test_netlink_groups_are_joined() -> None:
     with MadeSockets() as sockets:
         by_name, by_number = sockets.make(unit(("netlink", "route 1361"), ("netlink", "15 1")))

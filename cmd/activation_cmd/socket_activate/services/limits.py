@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -61,18 +60,3 @@ class LimitedSay:
         self.say(message)
         if (until := self._limit.exhausted_until() - trio.current_time()) > 0:
             self.say(f"more messages like this one are left out for {until:.0f} s")
-
-
-class LimitedLog(logging.Filter):
-    """Lets as few records of a logger pass as :class:`LimitedSay` says messages."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._limit = RateLimit(LINES_INTERVAL, LINES_BURST)
-
-    def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002
-        """Whether it passes."""
-        if self._limit.exhausted_until() > trio.current_time():
-            return False
-        self._limit.count()
-        return True
