@@ -31,8 +31,13 @@ def _program(service: ServiceUnit, environment: Mapping[str, str]) -> str:
 
 
 def _further(service: ServiceUnit) -> Iterator[str]:
+    for command in service.exec_start_pre:
+        yield f"first runs {' '.join([command.program, *command.arguments[1:]])}"
     if service.user or service.group:
         yield f"runs as {service.user or 'the same user'}, group {service.group or 'of the user'}"
+    for name, stream in (("input", service.standard_input), ("output", service.standard_output)):
+        if stream not in ("null", "inherit"):
+            yield f"has {stream} as standard {name}"
     if service.restart != "no":
         yield f"is started again, Restart={service.restart}, RestartSec={service.restart_sec}"
     if service.notify_access != "none":

@@ -24,6 +24,8 @@ from activation_cmd.socket_activate.sockets.options import (
     IPV6_FREEBIND,
     SO_BINDTODEVICE,
     SO_PASSCRED,
+    SO_PASSPIDFD,
+    SO_PASSRIGHTS,
     SO_TIMESTAMP,
     SO_TIMESTAMPNS,
 )
@@ -143,6 +145,26 @@ def test_an_interface_means_nothing_to_v4() -> None:
         (made,) = sockets.make(unit(("stream", "127.0.0.1:0%lo")))
         with opened(made) as sock:
             assert sock.getsockname()[0] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("directives", "number", "value"),
+    [({"pass_pidfd": True}, SO_PASSPIDFD, 1), ({"accept_file_descriptors": False}, SO_PASSRIGHTS, 0)],
+    ids=["PassPIDFD=yes", "AcceptFileDescriptors=no"],
+)
+@pytest.mark.may_skip
+def test_what_comes_with_messages_is_an_option(
+    tmp_path: Path, directives: dict[str, Any], number: int, value: int
+) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, number, value)
+        except OSError:
+            pytest.skip("this kernel has no such option")
+    with MadeSockets() as sockets:
+        (made,) = sockets.make(unit(("stream", tmp_path / "a.sk"), **directives))
+        with opened(made) as sock:
+            assert sock.getsockopt(socket.SOL_SOCKET, number) == value
 
 
 def test_netlink_groups_are_joined() -> None:

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 # Of Linux; Python has no names for these, or not on every system.
 IP_PKTINFO, IP_FREEBIND, IP_TRANSPARENT, IPV6_TRANSPARENT, IPV6_FREEBIND = 8, 15, 19, 75, 78
 SO_PRIORITY, SO_PASSCRED, SO_BINDTODEVICE, SO_TIMESTAMP, SO_SNDBUFFORCE, SO_RCVBUFFORCE = 12, 16, 25, 29, 32, 33
-SO_PASSSEC, SO_TIMESTAMPNS, SO_MARK = 34, 35, 36
+SO_PASSSEC, SO_TIMESTAMPNS, SO_MARK, SO_PASSPIDFD, SO_PASSRIGHTS = 34, 35, 36, 76, 83
 AF_NETLINK, SOL_NETLINK, NETLINK_PKTINFO = 16, 270, 3
 
 IP: Final = frozenset({socket.AF_INET, socket.AF_INET6})
 IP4: Final = frozenset({socket.AF_INET})
 IP6: Final = frozenset({socket.AF_INET6})
 NETLINK: Final = frozenset({AF_NETLINK})
+UNIX: Final = frozenset({socket.AF_UNIX})
 CREDIBLE: Final = frozenset({socket.AF_UNIX, AF_NETLINK})
 
 
@@ -83,6 +84,7 @@ _OPTIONS: Final = (
     Option("Broadcast", "broadcast", socket.SOL_SOCKET, socket.SO_BROADCAST),
     Option("PassCredentials", "pass_credentials", socket.SOL_SOCKET, SO_PASSCRED, CREDIBLE),
     Option("PassSecurity", "pass_security", socket.SOL_SOCKET, SO_PASSSEC, CREDIBLE),
+    Option("PassPIDFD", "pass_pidfd", socket.SOL_SOCKET, SO_PASSPIDFD, UNIX),
     Option("PassPacketInfo", "pass_packet_info", socket.IPPROTO_IP, IP_PKTINFO, IP4),
     Option("PassPacketInfo", "pass_packet_info", socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, IP6),
     Option("PassPacketInfo", "pass_packet_info", SOL_NETLINK, NETLINK_PKTINFO, NETLINK),
@@ -128,6 +130,11 @@ def set_before_binding(sock: socket.socket, unit: SocketUnit) -> None:
 def set_options(sock: socket.socket, unit: SocketUnit) -> None:
     """Set the other options, on a listening socket or on a connection. As in systemd, a failure is only reported."""
     _set_all(_OPTIONS, sock, unit)
+    if not unit.accept_file_descriptors and sock.family == socket.AF_UNIX:
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
+        except OSError as error:
+            say("socket-activate", f"{unit.name}: AcceptFileDescriptors=no cannot be set: {reason(error)}")
     for forced, limited in _BUFFERS:
         try:
             forced.set(sock, unit)

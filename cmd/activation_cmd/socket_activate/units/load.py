@@ -87,10 +87,16 @@ class _Loading:
         """Read the sockets that services name in Sockets=, as systemd starts them with the service."""
         for pair in self._pairs:  # which grows meanwhile
             for name in pair.service.sockets:
-                if name not in self._named:
-                    folders = self._folders[pair.service.name]
-                    paths = [os.path.join(folder, str(name)) for folder in folders]
-                    self.load(next(filter(os.path.lexists, paths), paths[0]))
+                paths = [os.path.join(folder, str(name)) for folder in self._folders[pair.service.name]]
+                path = next(filter(os.path.lexists, paths), None)
+                if path and name not in self._named:
+                    self.load(path)
+                elif name not in self._named:
+                    self._named[name] = ""
+                    found = self._services[pair.service.name]
+                    where = found[1]["sockets"] if found else paths[0]
+                    text = f"Sockets= names {name}, which is not there; the service goes without it"
+                    self.problems.append(Problem(where, text, "warning"))
 
     def _pair(self, file: UnitFile) -> Pair | None:
         say = self.problems.append

@@ -62,6 +62,8 @@ class SocketUnit:
     broadcast: bool = False
     pass_credentials: bool = False
     pass_security: bool = False
+    pass_pidfd: bool = False
+    accept_file_descriptors: bool = True
     pass_packet_info: bool = False
     protocol: Literal["", "udplite", "sctp", "mptcp"] = ""
     flush_pending: bool = False

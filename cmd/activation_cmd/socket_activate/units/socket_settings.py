@@ -78,6 +78,8 @@ SOCKET: Final[Mapping[str, Mapping[str, Setting]]] = {
         "Broadcast": _flag("broadcast"),
         "PassCredentials": _flag("pass_credentials"),
         "PassSecurity": _flag("pass_security"),
+        "PassPIDFD": _flag("pass_pidfd"),
+        "AcceptFileDescriptors": _flag("accept_file_descriptors"),
         "PassPacketInfo": _flag("pass_packet_info"),
         "Timestamping": plain("timestamping", values.timestamping),
         "Priority": plain("priority", values.optional_number),
