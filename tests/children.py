@@ -87,7 +87,7 @@ def no_leak() -> Iterator[None]:
 
 
 def _without_notify_sockets(descriptors: dict[int, str]) -> dict[int, str]:
-    kept = {number for number, _, _ in _notify_socket._kept.values()}
+    kept = _notify_socket.kept()
     return {number: what for number, what in descriptors.items() if number not in kept}
 
 

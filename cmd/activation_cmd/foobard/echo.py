@@ -13,8 +13,6 @@ import trio
 import activation
 from activation_cmd.common.stdio import say
 
-from .unread import UnreadAnswers
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -100,6 +98,8 @@ async def echo_datagrams(conn: trio.socket.SocketType) -> None:
 
 async def echo_unix_datagrams(conn: trio.socket.SocketType) -> None:
     """Do it for a Unix socket, whose datagrams may be long, and have one address to be answered from."""
+    from .unread import UnreadAnswers
+
     buffer = memoryview(bytearray(LARGEST_DATAGRAM))
     answers = UnreadAnswers(conn)
     while True:
