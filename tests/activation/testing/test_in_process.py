@@ -6,11 +6,12 @@ import contextlib
 import logging
 import mmap
 import os
+import re
 import resource
 import signal
 import socket
 import sqlite3
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import trio
@@ -20,9 +21,6 @@ import activation
 from activation.testing import activated
 from tests.activation.testing import daemons
 from tests.children import no_leak
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LIMIT = 20.0
 
@@ -235,6 +233,13 @@ async def test_a_daemon_whose_sockets_nobody_asked_for_leaves_none() -> None:
     with no_leak():
         async with activated(daemon, {"a": "unix", "b": "udp"}) as running:
             assert await running.wait_exited() == 0
+
+
+def test_the_library_reads_a_managers_variables_in_one_place_only() -> None:
+    """Otherwise a daemon inside a test would find those of the test's own process."""
+    modules = Path(activation.__file__).parent.glob("_*.py")
+    readers = {path.name for path in modules if re.search(r"(?<!`)os\.environ", path.read_text())}
+    assert readers == {"_environment.py", "_exec.py", "_process.py"}  # the last two give a child its environment
 
 
 # A crash
