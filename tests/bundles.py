@@ -128,6 +128,11 @@ def add_bundle(
     return folder
 
 
+def mounts() -> list[str]:
+    """What is mounted on this machine, except by the podman of tests that run at the same time."""
+    return [line for line in Path("/proc/self/mounts").read_text().splitlines() if "/podman-" not in line]
+
+
 def write(folder: Path, config: object) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
