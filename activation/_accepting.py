@@ -36,6 +36,7 @@ class Accepting:
     _connections: Connections
     _max_connections: int | None
     _reserved: int = attrs.field(default=0, init=False)  # places that accepts under way have taken
+    _reserved_for_tls: int = attrs.field(default=0, init=False)
     _told_of_capacity: float = attrs.field(default=-CAPACITY_LOG_INTERVAL, init=False)
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -63,9 +64,10 @@ class Accepting:
     ) -> None:
         # The place that is kept while this loop waits for a client can be missed only by another listener.
         waiting = _socket(listener) if len(self.listeners) > 1 else None
+        tls = hasattr(listener, "transport_listener")
         task_status.started()
         while True:
-            await self._reserve(limit, waiting)
+            await self._reserve(limit, waiting, tls=tls)
             stream = None
             try:
                 if len(self.listeners) > 1:
@@ -78,24 +80,32 @@ class Accepting:
                 await self._wait_for_capacity(error)
             finally:
                 self._reserved -= 1
+                self._reserved_for_tls -= tls
                 if self._connections.departures:
                     self._connections.departures.unpark_all()
             if stream is not None:
                 self._connections.begin(stream, handler)
 
-    async def _reserve(self, limit: int, waiting: trio.socket.SocketType | None) -> None:
+    async def _reserve(self, limit: int, waiting: trio.socket.SocketType | None, *, tls: bool) -> None:
         """Wait for a place, and before it is taken for a client, where one can be waited for."""
         while True:
-            while self._connections.open + self._reserved >= limit:
+            while self._is_full(limit, tls=tls):
                 await self._connections.departures.park()
             # No place is kept for clients who may never come, while another listener has some.
             if waiting is not None:
                 await trio.lowlevel.wait_readable(waiting)
             else:
                 await trio.lowlevel.checkpoint()
-            if self._connections.open + self._reserved < limit:
+            if not self._is_full(limit, tls=tls):
                 self._reserved += 1
+                self._reserved_for_tls += tls
                 return
+
+    def _is_full(self, limit: int, *, tls: bool) -> bool:
+        if self._connections.open + self._reserved >= limit:
+            return True
+        # Clients who do not finish their handshake are not to keep out everybody else.
+        return tls and self._connections.handshaking + self._reserved_for_tls >= max(1, limit // 2)
 
     async def _wait_for_capacity(self, error: OSError) -> None:
         if error.errno not in CAPACITY_ERRORS:

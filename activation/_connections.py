@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 import trio
 
+from ._occasional import OccasionalWarnings
 from ._peers import Peer
 from ._socket_stream import SocketStream
 
@@ -28,6 +30,7 @@ class Connections:
     Attributes:
         nursery: where their handlers run.
         open: how many there are.
+        handshaking: how many of them are in the TLS handshake.
         departures: where to wait until one ends.
         durable: what keeps them for the next process, where they outlive this one.
     """
@@ -36,8 +39,10 @@ class Connections:
     _handshake_timeout: float
     nursery: trio.Nursery = attrs.field(init=False)
     open: int = attrs.field(default=0, init=False)
+    handshaking: int = attrs.field(default=0, init=False)
     departures: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     durable: DurableConnections | None = attrs.field(default=None, init=False)
+    _warnings: OccasionalWarnings = attrs.field(factory=OccasionalWarnings, init=False)
 
     def begin(self, stream: trio.abc.AsyncResource, handler: Handler) -> None:
         """Run the handler with the stream, and close that after it."""
@@ -45,6 +50,8 @@ class Connections:
         self._activity.connect()
         if type(stream) is trio.SocketStream and stream.socket.fileno() >= 0:
             stream = SocketStream(stream)
+        elif isinstance(stream, trio.SSLStream):
+            self.handshaking += 1
         self.nursery.start_soon(self._run, stream, handler)
 
     async def _run(self, stream: trio.abc.AsyncResource, handler: Handler) -> None:
@@ -59,10 +66,10 @@ class Connections:
                 with trio.move_on_after(self._handshake_timeout):
                     await stream.aclose()  # says goodbye, as TLS wants it
         except* trio.BrokenResourceError as errors:
-            broken = _one(errors)
+            broken = one_of(errors)
             log.info("the connection of %s broke: %s", who, broken.__cause__ or broken)
         except* Exception as errors:
-            log.error("the handler failed for %s; only that connection ends", who, exc_info=_one(errors))
+            log.error("the handler failed for %s; only that connection ends", who, exc_info=one_of(errors))
         finally:
             if type(stream) is SocketStream:
                 stream.socket.close()  # all that its aclose() does, but for the checkpoint
@@ -74,10 +81,24 @@ class Connections:
             self._activity.disconnect()
 
     async def _shake_hands(self, stream: trio.SSLStream[Any], who: Peer) -> bool:
-        with trio.move_on_after(self._handshake_timeout):
-            await stream.do_handshake()
-            return True
-        log.info("%s did not finish the TLS handshake in %g s", who, self._handshake_timeout)
+        """Return whether it succeeded. What fails may be the fault of this end, so a warning tells of it."""
+        reason = f"not finished in {self._handshake_timeout:g} s"
+        try:
+            with trio.move_on_after(self._handshake_timeout):
+                await stream.do_handshake()
+                return True
+            log.info("%s did not finish the TLS handshake in %g s", who, self._handshake_timeout)
+        except trio.BrokenResourceError as error:
+            cause = error.__cause__
+            log.info("the connection of %s broke: %s", who, cause or error)
+            if not isinstance(cause, ssl.SSLError) or isinstance(cause, ssl.SSLEOFError):
+                return False  # the client went away
+            reason = str(cause)
+        finally:
+            self.handshaking -= 1
+            if self.departures:
+                self.departures.unpark_all()
+        self._warnings.warn("the TLS handshake with %s failed: %s", who, reason)
         return False
 
 
@@ -87,6 +108,6 @@ async def close(resource: trio.abc.AsyncResource) -> None:
         await trio.aclose_forcefully(resource)
 
 
-def _one(errors: ExceptionGroup[Exception]) -> Exception:
+def one_of(errors: ExceptionGroup[Exception]) -> Exception:
     """The error itself where a group has only one."""
     return errors.exceptions[0] if len(errors.exceptions) == 1 else errors

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import trio
 
 from ._files import File, files
-from ._sockets import is_seqpacket_listener, take
+from ._sockets import is_seqpacket_channel, is_seqpacket_listener, take
 
 LARGEST_MESSAGE = 1 << 18
 """Bytes: above what Linux lets an unprivileged process send by default (net.core.wmem_default)."""
@@ -113,6 +113,12 @@ def seqpacket_listeners(passed: Sequence[File] | None = None) -> list[SeqpacketL
     passed = files() if passed is None else passed
     socks = take(passed, is_seqpacket_listener)
     return [SeqpacketListener(trio.socket.from_stdlib_socket(sock)) if sock else None for sock in socks]
+
+
+def seqpacket_channels(passed: Sequence[File]) -> list[SeqpacketChannel | None]:
+    """Return a channel for each passed SOCK_SEQPACKET socket that is connected. Otherwise as seqpacket_listeners()."""
+    socks = take(passed, is_seqpacket_channel)
+    return [SeqpacketChannel(trio.socket.from_stdlib_socket(sock)) if sock else None for sock in socks]
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack, overload
 
 import trio
 
@@ -12,17 +13,71 @@ from ._connections import Connections, close
 from ._durable_options import Durable, check_kinds
 from ._durable_serving import durable_connections
 from ._environment import ActivationError
-from ._files import files, why_nothing_was_passed
+from ._files import File, files, why_nothing_was_passed
+from ._handlers import Served, served_by_name, served_listeners, served_streams
 from ._life import life_to_join
-from ._listeners import listeners as passed_listeners
 from ._notify import check_address, watchdog_enabled
 from ._server import Server
-from ._streams import streams
+
+if TYPE_CHECKING:
+    from ._durable_stream import DurableStream
+
+T = TypeVar("T", bound=trio.abc.AsyncResource)
 
 
+class _Options(TypedDict, total=False):
+    idle_timeout: float | None
+    drain_timeout: float
+    reload: Callable[[], object] | None
+    max_connections: int | None
+    handshake_timeout: float
+    status: Callable[[int], str] | None
+    notify: bool
+    task_status: trio.TaskStatus[list[trio.abc.Listener[Any]]]
+
+
+@overload
 async def serve(
-    handler: Callable[[Any], Awaitable[object]] | None,
-    listeners: Sequence[trio.abc.Listener[Any] | None] | None = None,
+    handler: Callable[[trio.SocketStream], Awaitable[object]],
+    listeners: None = None,
+    *,
+    connections: Sequence[trio.SocketStream | None] = (),
+    durable: Literal[False] = False,
+    **options: Unpack[_Options],
+) -> None: ...
+@overload
+async def serve(
+    handler: Callable[[T], Awaitable[object]],
+    listeners: Sequence[trio.abc.Listener[T] | None],
+    *,
+    connections: Sequence[T | None] = (),
+    durable: Literal[False] = False,
+    **options: Unpack[_Options],
+) -> None: ...
+@overload
+async def serve(
+    handler: Callable[[DurableStream], Awaitable[object]],
+    listeners: Sequence[trio.abc.Listener[trio.SocketStream] | None] | None = None,
+    *,
+    connections: Sequence[trio.SocketStream | None] = (),
+    durable: Literal[True] | Durable,
+    **options: Unpack[_Options],
+) -> None: ...
+@overload
+async def serve(
+    handler: Mapping[str, Callable[[Any], Awaitable[object]]],
+    listeners: Mapping[str, Sequence[trio.abc.Listener[Any] | None]] | None = None,
+    *,
+    durable: bool | Durable = False,
+    **options: Unpack[_Options],
+) -> None: ...
+@overload
+async def serve(handler: None, listeners: Sequence[None] | None = None, **options: Unpack[_Options]) -> None: ...
+async def serve(
+    handler: Callable[[Any], Awaitable[object]] | Mapping[str, Callable[[Any], Awaitable[object]]] | None,
+    listeners: Sequence[trio.abc.Listener[Any] | None]
+    | Mapping[str, Sequence[trio.abc.Listener[Any] | None]]
+    | None = None,
     *,
     connections: Sequence[trio.abc.AsyncResource | None] = (),
     idle_timeout: float | None = None,
@@ -63,15 +118,32 @@ async def serve(
     trio's has, is an instance of it for isinstance(), and takes less time: receiving lets the other tasks run before it
     tries, and a send that follows a receive does not let them run again. Both check for cancellation, as in trio.
 
+    Handlers may be given by FileDescriptorName= of systemd.socket(5), for several protocols in one daemon, with one
+    READY, one idle clock and one drain for all::
+
+        await activation.serve({"chat": chat, "admin": admin})
+
+    The handler of a listener runs for each connection: with a stream, or with a :class:`SeqpacketChannel` where the
+    socket is one of sequential packets. The handler of a datagram socket runs once, with the trio socket, and that of
+    any other descriptor once, with its :class:`File`; both are cancelled when the daemon leaves. Datagrams are no
+    connections: put :func:`busy` around the work for each one, so that the idle clock and the drain know of it. If such
+    a handler raises, the daemon stops, and serve() raises that at its end. Where only such descriptors were passed,
+    serve() returns once their handlers have returned.
+
+    Every handler must have something that was passed, and everything that was passed must have a handler. Not meant is
+    what the program may have left in the manager's store: connected sockets, memfds, pipes, and what is named
+    ``activation.*``.
+
     Several serve() in one process are one daemon: they are told to stop together, and have one status and one idle
     clock.
 
     Args:
         handler: called with what was accepted, a ``trio.SocketStream`` or a ``trio.SSLStream`` whose handshake is done
-            or whatever the listener makes, for each connection in a task of its own. None for a daemon whose work is
-            all in other tasks, such as another server: it lives until it is told to stop, and what is :func:`busy`
-            counts as its connections.
-        listeners: what to accept on; None stands for a gap. Left out: what was passed, the connections too.
+            or whatever the listener makes, for each connection in a task of its own. Or handlers by name; ``"*"`` is
+            the name of the one that takes what is left. None for a daemon whose work is all in other tasks, such as
+            another server: it lives until it is told to stop, and what is :func:`busy` counts as its connections.
+        listeners: what to accept on; None stands for a gap. With handlers by name: listeners by name, as
+            :func:`tls_listeners_with_names` returns them. Left out: what was passed, the connections too.
         connections: what was accepted before, as :func:`streams` returns it; goes with ``listeners``.
         idle_timeout: return after so many seconds without any connection and without anything :func:`busy` in the
             process; of several serve(), the longest counts. Only for a service that something brings back, as a socket
@@ -82,7 +154,8 @@ async def serve(
         reload: called at SIGHUP, and awaited if it is a coroutine function: Type=notify-reload of systemd.service(5).
             What it raises is logged and the daemon goes on. The manager is asked for the time that it takes, however
             short TimeoutStartSec= is; put a ``trio.fail_after`` into it if it may hang.
-        max_connections: above that many, clients wait in the kernel's queue.
+        max_connections: above that many, clients wait in the kernel's queue. Clients in the TLS handshake have no more
+            than half of the places.
         handshake_timeout: how many seconds a client has for the TLS handshake.
         durable: give the handler a :class:`DurableStream`, whose connection outlives this process: its client notices
             no restart, no crash and no ``kill -9``. The service needs ``FileDescriptorStoreMax=`` of
@@ -97,29 +170,25 @@ async def serve(
         task_status: for ``nursery.start``: it returns once connections are accepted, with the listeners.
 
     Raises:
-        ActivationError: nothing was passed and nothing given, or the manager's variables cannot be true.
-        ValueError: an argument is out of its range.
+        ActivationError: nothing was passed and nothing given; something was passed that nothing would serve; nothing
+            was passed by a handler's name; or the manager's variables cannot be true.
+        ValueError: an argument is out of its range, or does not go with another.
     """
     _check(idle_timeout, drain_timeout, max_connections, handshake_timeout)
     check_address()
     watchdog_enabled()  # raises what is wrong with it before anything is taken
-    accepting: list[trio.abc.Listener[Any]] = []
-    connected: list[trio.abc.AsyncResource] = []
-    if handler is not None:
-        accepting, connected = _taken(listeners, connections)
-    elif any(listeners or ()) or any(connections) or max_connections is not None:
+    if handler is None and (listeners or any(connections) or max_connections is not None or durable):
         raise ValueError("handler is None, so there can be no connections and no limits to them; expected a handler")
+    served = Served() if handler is None else _served(handler, listeners, connections)
     if durable:
-        if handler is None:
-            raise ValueError("handler is None, so there can be no durable connections; expected a handler")
-        check_kinds(accepting, connected)
+        check_kinds([listener for listener, _ in served.accepting], [stream for stream, _ in served.accepted])
     life = life_to_join()
     open_connections = Connections(life.activity, handshake_timeout)
     server = Server(
         life,
-        Accepting([(listener, handler) for listener in accepting if handler], open_connections, max_connections),
+        Accepting(served.accepting, open_connections, max_connections),
         open_connections,
-        [(stream, handler) for stream in connected if handler],
+        served,
         lives_alone=handler is None,
         drain_timeout=drain_timeout,
         idle_timeout=idle_timeout,
@@ -127,16 +196,20 @@ async def serve(
         status=status,
         notify=notify,
     )
+    taken = [resource for resource, _ in (*served.accepting, *served.accepted)]
     try:
         async with durable_connections(durable, alone=listeners is None) as open_connections.durable:
             if open_connections.durable and handler:
-                server.accepting.listeners, server.accepted = open_connections.durable.begin(
-                    server.accepting.listeners, server.accepted, {"": handler}
+                by_name = handler if isinstance(handler, Mapping) else {"": handler}
+                served.accepting, served.accepted = open_connections.durable.begin(
+                    served.accepting, served.accepted, by_name
                 )
+                server.accepting.listeners = served.accepting
             await server.run(task_status)
     finally:
-        for resource in (*accepting, *connected):
+        for resource in taken:
             await close(resource)
+        served.close_once()
 
 
 def _check(
@@ -150,25 +223,51 @@ def _check(
         raise ValueError(f"max_connections is {max_connections}; expected 1 or more, or None for no limit")
 
 
-def _taken(
-    listeners: Sequence[trio.abc.Listener[Any] | None] | None,
+def _served(
+    handler: Callable[[Any], Awaitable[object]] | Mapping[str, Callable[[Any], Awaitable[object]]],
+    listeners: Sequence[trio.abc.Listener[Any] | None] | Mapping[str, Sequence[trio.abc.Listener[Any] | None]] | None,
     connections: Sequence[trio.abc.AsyncResource | None],
-) -> tuple[list[trio.abc.Listener[Any]], list[trio.abc.AsyncResource]]:
-    """What to accept on and what was accepted, without gaps: what was passed, unless listeners are given."""
+) -> Served:
+    """What is to be done, and by whom: what was passed, unless listeners are given."""
+    if isinstance(handler, Mapping):
+        if any(connections):
+            raise ValueError("connections cannot be given to handlers by name; give serve() one handler")
+        if isinstance(listeners, Mapping):
+            return served_listeners(handler, listeners)
+        if listeners is not None:
+            raise ValueError("there are handlers by name, so listeners must be given by name, too")
+        return _taken(partial(served_by_name, handler), _passed())
+    if isinstance(listeners, Mapping):
+        raise ValueError("listeners are given by name, so there must be handlers by name; expected a dictionary")
+    given = [(stream, handler) for stream in connections if stream]
     if listeners is None:
-        passed = files()
-        if not passed and not any(connections):
-            raise ActivationError(
-                f"there is nothing to serve: {why_nothing_was_passed()}; or give serve() listeners, such as "
-                "await trio.open_tcp_listeners(2000)"
-            )
-        listeners, connections = passed_listeners(passed), [*connections, *streams(passed)]
-    accepting = [listener for listener in listeners if listener]
-    connected = [stream for stream in connections if stream]
-    if not accepting and not connected:
+        served = _taken(partial(served_streams, handler), files() if given else _passed())
+        served.accepted[:0] = given
+    else:
+        served = Served([(listener, handler) for listener in listeners if listener], given)
+    if not served:
         raise ActivationError(
             "there is nothing to serve: no socket that listens for streams was passed and none was given; start the "
             "program by its socket unit or socket-activate, or give serve() listeners, such as "
             "await trio.open_tcp_listeners(2000)"
         )
-    return accepting, connected
+    return served
+
+
+def _taken(take: Callable[[list[File]], Served], passed: list[File]) -> Served:
+    try:
+        return take(passed)
+    except ActivationError:
+        for file in passed:
+            file.close()  # nobody else knows of them
+        raise
+
+
+def _passed() -> list[File]:
+    passed = files()
+    if not passed:
+        raise ActivationError(
+            f"there is nothing to serve: {why_nothing_was_passed()}; or give serve() listeners, such as "
+            "await trio.open_tcp_listeners(2000)"
+        )
+    return passed

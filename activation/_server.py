@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from ._connections import close
+from ._connections import close, one_of
+from ._stopping import late_work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from ._accepting import Accepting
     from ._connections import Connections, Handler
+    from ._files import File
+    from ._handlers import Served
     from ._life import Life
 
 log = logging.getLogger("activation")
@@ -37,8 +40,8 @@ class Server:
     life: Life
     accepting: Accepting
     connections: Connections
-    accepted: Sequence[tuple[trio.abc.AsyncResource, Handler]]
-    lives_alone: bool  # without any connection, until it is told to stop
+    served: Served
+    lives_alone: bool  # without anything of its own, until it is told to stop
     drain_timeout: float
     idle_timeout: float | None
     reload: Callable[[], object] | None
@@ -47,6 +50,8 @@ class Server:
     _work: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _accepts: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _has_started: bool = attrs.field(default=False, init=False)
+    _once_over: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _failure: BaseException | None = attrs.field(default=None, init=False)
 
     async def run(self, task_status: Started) -> None:
         """Serve until it is time to leave, as one of those who share the daemon's life."""
@@ -71,32 +76,44 @@ class Server:
                 self.life.reloads.remove(reloader)
             self.life.activity.leave(self)
             self.life.leave(self)
+        if self._failure:
+            raise self._failure
 
     async def _serve(self, task_status: Started) -> None:
         with self._work:
             if self.life.is_stopping:
                 self.drain()
-            async with trio.open_nursery() as self.connections.nursery:
-                for stream, handler in self.accepted:
-                    self.connections.begin(stream, handler)
-                await self._accept_until_told(task_status)
-                for listener, _ in self.accepting.listeners:
-                    await close(listener)
-            await self.life.activity.work_done(self._work)
+            if self.served.once and not self.life.is_stopping:
+                async with trio.open_nursery() as beside:
+                    beside.start_soon(self._run_all_once)
+                    await self._serve_clients(task_status)
+            else:
+                self._once_over.set()
+                await self._serve_clients(task_status)
+
+    async def _serve_clients(self, task_status: Started) -> None:
+        async with trio.open_nursery() as self.connections.nursery:
+            for stream, handler in self.served.accepted:
+                self.connections.begin(stream, handler)
+            await self._accept_until_told(task_status)
+            for listener, _ in self.accepting.listeners:
+                await close(listener)
+        await self.life.activity.work_done(self._work)
 
     async def _accept_until_told(self, task_status: Started) -> None:
-        """Accept until the daemon is told to stop, or has been idle for long enough."""
+        """Accept until the daemon is told to stop, has been idle for long enough, or has nothing to wait for."""
         while not self.life.is_stopping:
             with self._accepts:
                 async with trio.open_nursery() as loops:
                     await loops.start(self.accepting.run)
                     self._started(task_status)
-                    if self.idle_timeout is not None and (self.accepting.listeners or self.lives_alone):
-                        await self.life.activity.idle()
-                        loops.cancel_scope.cancel()
-                    elif self.lives_alone:
+                    if self.idle_timeout is not None:
+                        loops.start_soon(self._wait_until_idle, loops.cancel_scope)
+                    if self.accepting.listeners or self.lives_alone:
                         await trio.sleep_forever()
-            if self.life.is_stopping or not (self.accepting.listeners or self.lives_alone):
+                    await self._once_over.wait()
+                    loops.cancel_scope.cancel()
+            if self.life.is_stopping or self._has_nothing_to_wait_for():
                 break
             # Who was accepted in the very moment of leaving is a reason to stay.
             if await self.life.activity.all_idle(self):
@@ -105,6 +122,31 @@ class Server:
             self._accepts = trio.CancelScope()
         if not self._has_started:
             task_status.started([listener for listener, _ in self.accepting.listeners])
+
+    async def _wait_until_idle(self, scope: trio.CancelScope) -> None:
+        await self.life.activity.idle()
+        scope.cancel()
+
+    def _has_nothing_to_wait_for(self) -> bool:
+        return not self.accepting.listeners and not self.lives_alone and self._once_over.is_set()
+
+    # Handlers that run once
+
+    async def _run_all_once(self) -> None:
+        async with trio.open_nursery() as nursery:
+            for name, thing, handler in self.served.once:
+                nursery.start_soon(self._run_once, name, thing, handler)
+        self._once_over.set()
+
+    async def _run_once(self, name: str, thing: trio.socket.SocketType | File, handler: Handler) -> None:
+        late_work.set(self._work)
+        try:
+            await handler(thing)
+        except* Exception as errors:
+            # Nobody else answers there. So the daemon leaves, as soon as its connections have finished.
+            self._failure = self._failure or one_of(errors)
+            log.error("the handler of %r failed; the daemon stops: %r", name, self._failure)
+            self.life.stop()
 
     def _started(self, task_status: Started) -> None:
         if not self._has_started and not self.life.is_stopping:

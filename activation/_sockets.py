@@ -6,12 +6,13 @@ import os
 import select
 import socket
 import stat
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from ._files import files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from ._files import File
 
@@ -30,12 +31,20 @@ def take(passed: Sequence[File], wanted: Callable[[socket.socket], bool]) -> lis
 def _probe(descriptor: int, wanted: Callable[[socket.socket], bool]) -> bool:
     if descriptor < 0 or not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
         return False
+    with borrowed(descriptor) as sock:
+        return sock is not None and wanted(sock)
+
+
+@contextmanager
+def borrowed(descriptor: int) -> Iterator[socket.socket | None]:
+    """The socket of a descriptor that stays open; None for one opened with O_PATH, which only names a socket."""
     try:
         sock = socket.socket(fileno=descriptor)
     except OSError:
-        return False  # opened with O_PATH: the descriptor only names a socket
+        yield None
+        return
     try:
-        return wanted(sock)
+        yield sock
     finally:
         sock.detach()
 
@@ -58,6 +67,10 @@ def is_stream_listener(sock: socket.socket) -> bool:
 
 def is_seqpacket_listener(sock: socket.socket) -> bool:
     return sock.type == socket.SOCK_SEQPACKET and _accepts(sock)
+
+
+def is_seqpacket_channel(sock: socket.socket) -> bool:
+    return sock.type == socket.SOCK_SEQPACKET and not _accepts(sock)
 
 
 def is_packet_conn(sock: socket.socket) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import trio
@@ -74,7 +76,7 @@ class _UntilStopping(AbstractContextManager[trio.CancelScope, bool]):
         return self._scope.__exit__(kind, error, traceback)
 
 
-def busy() -> AbstractContextManager[None]:
+def busy() -> AbstractContextManager[None, bool | None]:
     """Count the block as one connection more: work that is none, such as a job of a queue or another server's client.
 
     As long as it lasts, the idle clock does not run, and a daemon that was told to stop waits for it, up to the
@@ -87,14 +89,28 @@ def busy() -> AbstractContextManager[None]:
     return _Busy(current_life().activity)
 
 
-class _Busy(AbstractContextManager[None, None]):
-    __slots__ = ("_activity",)
+late_work: ContextVar[trio.CancelScope | None] = ContextVar("activation_late_work", default=None)
+"""In the handler of a datagram socket: the scope that ends it when the daemon leaves. A datagram that it has just
+received can be answered by nobody else, so what is busy() then is finished."""
+
+
+class _Busy(AbstractContextManager[None, bool | None]):
+    __slots__ = ("_activity", "_shield")
 
     def __init__(self, activity: Activity) -> None:
         self._activity = activity
+        self._shield: trio.CancelScope | None = None
 
     def __enter__(self) -> None:
+        work = late_work.get()
+        if work is not None and work.cancel_called:
+            deadline = work.deadline if work.deadline < math.inf else trio.current_time()
+            self._shield = trio.CancelScope(deadline=deadline, shield=True)
+            self._shield.__enter__()
         self._activity.begin_work()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
         self._activity.end_work()
+        return self._shield.__exit__(kind, error, traceback) if self._shield else None

@@ -80,7 +80,7 @@ async def main() -> None:
     async with trio.open_nursery() as nursery:
         for file in activation.files():
             nursery.start_soon(READERS[file.name], file)
-        await activation.serve(None, [])
+        await activation.serve(None)
         nursery.cancel_scope.cancel()
 
 

@@ -6,9 +6,11 @@ import logging
 import os
 import re
 import socket
+import ssl
 import struct
+from contextlib import AsyncExitStack
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -19,7 +21,6 @@ from tests.children import no_leak
 from .serving import LIMIT, SpecialError, echo, echoes, port_of, serving
 
 if TYPE_CHECKING:
-    import ssl
     from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures("no_manager")
@@ -59,7 +60,79 @@ async def test_a_failed_or_unfinished_tls_handshake_costs_only_that_client(
         nursery.cancel_scope.cancel()
     assert re.search(r"127\.0\.0\.1:\d+ did not finish the TLS handshake in 0\.2 s", caplog.text)
     assert re.search(r"the connection of 127\.0\.0\.1:\d+ broke: .*SSL", caplog.text)
-    assert not [record for record in caplog.records if record.levelno > logging.INFO]
+    # What may be the server's own fault is a warning, once a minute at most.
+    (warning,) = [record for record in caplog.records if record.levelno > logging.INFO]
+    assert re.fullmatch(r"the TLS handshake with 127\.0\.0\.1:\d+ failed: .*HTTP_REQUEST.*", warning.getMessage())
+
+
+async def test_failed_handshakes_are_counted_and_who_only_went_away_is_not(
+    caplog: pytest.LogCaptureFixture,
+    certificate: tuple[ssl.SSLContext, ssl.SSLContext],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, trusting = certificate
+    without_certificate = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    listeners = await trio.open_ssl_over_tcp_listeners(0, without_certificate, host="127.0.0.1")
+    port = port_of(listeners[0])
+    minutes = 0.0
+    monkeypatch.setattr("activation._occasional.time.monotonic", lambda: 60 * minutes)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(activation.serve, echo, listeners)
+        async with await trio.open_tcp_stream("127.0.0.1", port):
+            pass
+        for minutes in (1, 1.3, 1.6, 1.9, 2.1):  # noqa: B007
+            client = await trio.open_ssl_over_tcp_stream("localhost", port, ssl_context=trusting)
+            with pytest.raises(trio.BrokenResourceError):
+                await client.do_handshake()
+            await trio.aclose_forcefully(client)
+            await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    first, second = caplog.messages
+    assert re.fullmatch(r"the TLS handshake with 127\.0\.0\.1:\d+ failed: .*NO_SHARED_CIPHER.*", first)
+    assert re.fullmatch(r"the TLS handshake with .* failed: .*NO_SHARED_CIPHER.*; 3 more like this before", second)
+
+
+async def test_handshakes_have_no_more_than_half_of_the_places(
+    certificate: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    context, trusting = certificate
+    listeners: list[trio.abc.Listener[Any]] = [
+        *(await trio.open_ssl_over_tcp_listeners(0, context, host="127.0.0.1")),
+        *(await trio.open_tcp_listeners(0, host="127.0.0.1")),
+    ]
+    tls_port, plain_port = port_of(listeners[0]), listeners[1].socket.getsockname()[1]  # type: ignore[arg-type,attr-defined]
+    async with AsyncExitStack() as stack:
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        stack.callback(nursery.cancel_scope.cancel)
+        await nursery.start(partial(activation.serve, echo, listeners, max_connections=4, handshake_timeout=1))
+        for _ in range(6):
+            await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", tls_port))
+        # Others still have the other half.
+        with trio.fail_after(0.9):
+            for _ in range(2):
+                stream = await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", plain_port))
+                assert await echoes(stream)
+        # Those who have finished leave their half to the next ones.
+        with trio.fail_after(LIMIT):
+            secret = await trio.open_ssl_over_tcp_stream("localhost", tls_port, ssl_context=trusting)
+            stack.push_async_callback(trio.aclose_forcefully, secret)
+            assert await echoes(secret)
+
+
+async def test_a_finished_handshake_does_not_count_against_the_half(
+    certificate: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    context, trusting = certificate
+    listeners = await trio.open_ssl_over_tcp_listeners(0, context, host="127.0.0.1")
+    async with AsyncExitStack() as stack:
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        stack.callback(nursery.cancel_scope.cancel)
+        await nursery.start(partial(activation.serve, echo, listeners, max_connections=3))
+        with trio.fail_after(LIMIT):
+            for _ in range(3):
+                secret = await trio.open_ssl_over_tcp_stream("localhost", port_of(listeners[0]), ssl_context=trusting)
+                stack.push_async_callback(trio.aclose_forcefully, secret)
+                assert await echoes(secret)
 
 
 async def test_tls_ends_with_a_goodbye(certificate: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:

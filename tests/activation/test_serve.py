@@ -73,7 +73,7 @@ async def test_an_argument_out_of_range_is_named(options: dict[str, Any]) -> Non
 async def test_connections_without_a_handler_are_refused_as_a_mistake() -> None:
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     with pytest.raises(ValueError, match="handler is None"):
-        await activation.serve(None, listeners)
+        await activation.serve(None, listeners)  # type: ignore[arg-type]
     await listeners[0].aclose()
 
 

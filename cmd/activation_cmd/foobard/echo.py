@@ -61,7 +61,10 @@ async def run(addresses: Sequence[Any], options: dict[str, Any]) -> int:
         async with trio.open_nursery() as nursery:
             for conn in packet_conns:
                 nursery.start_soon(echo_datagrams, conn)
-            await activation.serve(echo if has_streams else None, listeners, connections=connections, **options)
+            if has_streams:
+                await activation.serve(echo, listeners, connections=connections, **options)
+            else:
+                await activation.serve(None, **options)
             nursery.cancel_scope.cancel()
     return 0
 
