@@ -370,7 +370,8 @@ def test_drop_ins_come_after_the_unit_by_their_names_and_the_most_specific_hides
 
 
 def test_two_sockets_of_one_service_share_it() -> None:
-    write({"a.socket": SOCKET, "b.socket": SOCKET + "Service=a.service\n", "a.service": SERVICE + "Nonsense=1\n"})
+    other = "[Socket]\nListenStream=/run/b\nService=a.service\n"
+    write({"a.socket": SOCKET, "b.socket": other, "a.service": SERVICE + "Nonsense=1\n"})
     pairs, problems = load(["a.socket", "b.socket", "a.socket"])
     assert len(pairs) == 2
     assert pairs[0].service is pairs[1].service
@@ -637,3 +638,25 @@ def test_sockets_that_a_service_names_are_read_too() -> None:
     assert [message(each) for each in load(["a.socket"])[1]] == [
         "warning: a.service:3: Sockets= names b.socket, which is not there; the service goes without it"
     ]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "goes"),
+    [
+        ("ListenStream=/run/a", "ListenStream=/run/a", False),
+        ("ListenStream=/run/a", "ListenFIFO=/run/a", False),
+        ("ListenStream=80", "ListenStream=80", False),
+        ("ListenStream=80", "ListenDatagram=80", True),
+        ("ListenStream=80\nReusePort=yes", "ListenStream=80\nReusePort=yes", True),
+        ("ListenStream=80\nReusePort=yes", "ListenStream=80", False),
+        ("ListenFIFO=/run/a", "ListenFIFO=/run/a", True),
+        ("ListenSpecial=/dev/null", "ListenSpecial=/dev/null", True),
+    ],
+)
+def test_two_units_listen_on_different_addresses(one: str, other: str, goes: bool) -> None:
+    write({"a.socket": f"[Socket]\n{one}\n", "b.socket": f"[Socket]\n{other}\nService=a.service\n"})
+    write({"a.service": SERVICE})
+    pairs, problems = load(["a.socket", "b.socket"])
+    assert [each.socket.name for each in pairs] == (["a.socket", "b.socket"] if goes else ["a.socket"])
+    assert bool(problems) != goes
+    assert all("is listed twice; a.socket:2 has it already" in each.message for each in problems)

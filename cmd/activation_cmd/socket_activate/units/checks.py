@@ -9,7 +9,7 @@ from .directories import directories
 from .syntax import Problem, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from .assigned import Assigned
     from .files import UnitFile
@@ -35,7 +35,10 @@ def socket_problems(file: UnitFile, found: Assigned) -> Iterator[Problem]:
                 given,
                 "MessageQueueMaxMessages= and MessageQueueMessageSize= go together; expected both of them or neither",
             )
-    yield from _twice(listen, again=fields.get("reuse_port", False))
+    yield from twice((each, fields.get("reuse_port", False)) for each in listen)
+    for link in fields.get("symlinks", []):
+        if any(link == each.text for each in listen):
+            yield Problem(where["symlinks"], f"Symlinks= has {link}, which the unit listens on; expected another path")
     if not fields.get("accept"):
         return
     for each in listen:
@@ -47,14 +50,16 @@ def socket_problems(file: UnitFile, found: Assigned) -> Iterator[Problem]:
         yield Problem(where["max_connections"], "MaxConnections= is '0': expected 1 at least")
 
 
-def _twice(listen: Sequence[Listen], *, again: bool) -> Iterator[Problem]:
-    """Addresses that two lines listen on, of which ReusePort= allows those that are no paths."""
-    seen: dict[tuple[str, str], Listen] = {}
-    for line in listen:
-        if line.kind not in (*_BOUND, "fifo") or (again and not line.text.startswith(("/", "@"))):
+def twice(lines: Iterable[tuple[Listen, bool]]) -> Iterator[Problem]:
+    """Addresses that two lines listen on, each given with whether ReusePort= allows that, as it does but for paths."""
+    seen: dict[tuple[str, str], tuple[Listen, bool]] = {}
+    for line, again in lines:
+        if line.kind not in (*_BOUND, "fifo"):
             continue
-        first = seen.setdefault(("path" if line.text.startswith("/") else line.kind, line.text), line)
-        if first is not line and {first.kind, line.kind} != {"fifo"}:
+        key = ("path" if line.text.startswith("/") else line.kind, line.text)
+        first, before = seen.setdefault(key, (line, again))
+        shared = again and before and not line.text.startswith(("/", "@"))
+        if first is not line and not shared and {first.kind, line.kind} != {"fifo"}:
             yield Problem(line.where, f"{line.text} is listed twice; {first.where} has it already")
 
 

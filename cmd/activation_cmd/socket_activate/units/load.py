@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from .assigned import assigned
-from .checks import identity_problems, passing_problems, service_problems, socket_problems
+from .checks import identity_problems, passing_problems, service_problems, socket_problems, twice
 from .files import own_name, read_unit
 from .model import ACCEPTED, Pair, ServiceUnit, SocketUnit
 from .names import UnitName
@@ -156,7 +156,14 @@ class _Loading:
             self.problems += problems
             if problems:
                 wrong.add(name)
-        return [pair for pair in self._pairs if pair.service.name not in wrong]
+        double = list(twice((line, pair.socket.reuse_port) for pair in self._pairs for line in pair.socket.listen))
+        self.problems += double
+        places = {problem.where for problem in double}
+        return [
+            pair
+            for pair in self._pairs
+            if pair.service.name not in wrong and places.isdisjoint(line.where for line in pair.socket.listen)
+        ]
 
 
 def _socket_name(path: str, say: Say) -> UnitName | None:
