@@ -9,8 +9,13 @@ import logging
 import os
 import sys
 import time
+from functools import partial
+from typing import TYPE_CHECKING
 
 from .stdio import say, write_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LEVELS = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
 """Of Python's levels, the levels of syslog(3)."""
@@ -31,20 +36,24 @@ def log_to_stderr(program: str) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
-def say_log(program: str) -> None:
-    """Say the library's log in the way in which the program says everything else."""
-    handler = _Say(program)
+def say_log(program: str, tell: Callable[[str], object] | None = None) -> None:
+    """Say the library's log in the way in which the program says everything else.
+
+    Args:
+        tell: says a message; by default :func:`say` does.
+    """
+    handler = _Say(tell or partial(say, program))
     handler.addFilter(_Limit())
     logging.getLogger("activation").addHandler(handler)
 
 
 class _Say(logging.Handler):
-    def __init__(self, program: str) -> None:
+    def __init__(self, tell: Callable[[str], object]) -> None:
         super().__init__()
-        self._program = program
+        self._tell = tell
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(self._program, record.getMessage())
+        self._tell(record.getMessage())
 
 
 class _StandardError(logging.Handler):

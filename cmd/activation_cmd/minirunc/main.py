@@ -12,7 +12,6 @@ import sys
 import activation
 from activation_cmd.common.stdio import open_missing, reason
 
-from . import reports
 from .arguments import UsageError, help_text, parse, usage
 from .bundle.unapplied import GROUPS
 from .bundle.values import BundleError
@@ -42,21 +41,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         if sys.stderr is not None:
             print(usage(error.command), file=sys.stderr)
-        reports.error(str(error))
+        _report(str(error))
         return 2
     except KeyboardInterrupt:
         return 130
     except (OSError, BundleError, activation.ActivationError) as error:
-        reports.error(" ".join(reason(error).splitlines()))
+        _report(" ".join(reason(error).splitlines()))
         return 1
 
 
 def _run(name: str, options: dict[str, str], operands: list[str]) -> int:
-    form = options.get("log-format", "text")
-    if form not in reports.FORMATS:
-        raise UsageError(f"--log-format is {form!r}; expected {' or '.join(reports.FORMATS)}", name)
-    reports.use(options.get("log", ""), form, is_debug="debug" in options)
-    reports.debug(" ".join([name, *operands]))
+    if "log" in options or "log-format" in options or "debug" in options:
+        from . import reports
+
+        form = options.get("log-format", "text")
+        if form not in reports.FORMATS:
+            raise UsageError(f"--log-format is {form!r}; expected {' or '.join(reports.FORMATS)}", name)
+        reports.use(options.get("log", ""), form, is_debug="debug" in options)
+        reports.debug(" ".join([name, *operands]))
     # Each command loads its own part only.
     if name == "spec":
         from .bundle import spec
@@ -89,6 +91,12 @@ def _run(name: str, options: dict[str, str], operands: list[str]) -> int:
     if name == "kill":
         return manage.kill(root, *operands, everybody="all" in options)
     return manage.delete(root, operands[0], force="force" in options)
+
+
+def _report(message: str) -> None:
+    from . import reports
+
+    reports.error(message)
 
 
 def _order(root: str, name: str, options: dict[str, str], operands: list[str]) -> Order:

@@ -13,7 +13,6 @@ from . import starting
 from .container import container, guardian, syscalls
 from .container.descriptors import Passed
 from .container.filesystem import NOTIFY_SOCKET
-from .pid_file import PidFile
 from .state import NOTIFY, State
 
 TYPE_CHECKING = False
@@ -46,6 +45,8 @@ def run(order: Order) -> int:
         if notify:
             start.notify_socket, start.env = state.path(NOTIFY), _manager_environment(config)
         if order.pid_file:
+            from .pid_file import PidFile
+
             pid_file = PidFile(order.pid_file)
         guardian_pid, pid, ended = starting.fork(start, state, keep=order.keep)
         passed.close()

@@ -8,8 +8,6 @@ import os
 from .bundle import config as configuration
 from .bundle.values import BundleError
 from .container import container, guardian, syscalls
-from .processes import mount_namespace, started
-from .reports import now, remark
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,8 +73,14 @@ def load(order: Order) -> Config:
             "to run the container all the same"
         )
     if told := ", ".join(config.unapplied.told()):
-        remark(f"not applied: {told}")
+        _remark(f"not applied: {told}")
     return config
+
+
+def _remark(message: str) -> None:
+    from .reports import remark
+
+    remark(message)
 
 
 def fork(
@@ -115,7 +119,7 @@ def fork(
         elif kind == b"forked":
             pid = int(text)
         elif kind == b"remark":
-            remark(text.decode(errors="replace"))
+            _remark(text.decode(errors="replace"))
         elif kind == b"created":
             created(pid)
             ours.send(b"go")
@@ -131,6 +135,10 @@ def fork(
 
 def document(state: State, config: Config, pid: int, *, keep: bool) -> dict[str, object]:
     """The container's state as the specification has it, and what else minirunc has to know of it."""
+    # The container works by now, and did not wait for these.
+    from .processes import mount_namespace, started
+    from .reports import now
+
     root = os.stat(config.rootfs)
     return {
         "ociVersion": config.version,

@@ -13,7 +13,6 @@ import fcntl
 import os
 
 from .bundle.values import BundleError
-from .processes import started
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,6 +93,8 @@ class State:
             BundleError: there is no such container.
         """
         import json
+
+        from .processes import started
 
         try:
             with open(self.path(DOCUMENT)) as file:

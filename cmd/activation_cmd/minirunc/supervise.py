@@ -13,6 +13,7 @@ from activation_cmd.common.journal import say_log
 
 from .container.guardian import read_status
 from .notify_proxy import NotifyProxy
+from .reports import remark
 
 if TYPE_CHECKING:
     import _socket
@@ -35,7 +36,7 @@ def run(guardian_pid: int, pid: int, ended: int, signals: int, notify: _socket.s
         signals: what this process's signals are read from, by signalfd(2).
         notify: what the container tells the service manager comes here.
     """
-    say_log("minirunc")
+    say_log("minirunc", remark)
     return trio.run(_supervise, guardian_pid, ended, signals, NotifyProxy(notify, pid) if notify else None)
 
 

@@ -251,7 +251,7 @@ def test_the_attributes_of_mounts_are_as_their_options_say(tmp_path: Path) -> No
     options = {
         "/one": ["noexec", "exec", "noatime", "relatime", "nodev"],
         "/two": ["strictatime", "nodiratime", "ro", "rw"],
-        "/three": ["ro", "sync", "noatime", "rnosuid"],
+        "/three": ["ro", "sync", "noatime", "rnosuid", "", "size=1m,nr_inodes=10"],
     }
 
     def change(config: dict[str, Any]) -> None:
@@ -262,7 +262,7 @@ def test_the_attributes_of_mounts_are_as_their_options_say(tmp_path: Path) -> No
     seen = {fields[1]: fields[3].split(",") for fields in lines if fields[1] in options}
     assert seen["/one"][:3] == ["rw", "nodev", "relatime"]
     assert seen["/two"][:2] == ["rw", "nodiratime"]
-    assert {"ro", "nosuid", "noatime", "sync"} <= set(seen["/three"])
+    assert {"ro", "nosuid", "noatime", "sync", "size=1024k", "nr_inodes=10"} <= set(seen["/three"])
 
 
 def test_time_goes_differently_in_a_time_namespace(tmp_path: Path) -> None:

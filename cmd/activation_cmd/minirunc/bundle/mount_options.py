@@ -42,7 +42,7 @@ MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED = 1 << 17, 1 << 18, 1 << 19, 1 <<
 PROPAGATION = {"private": MS_PRIVATE, "slave": MS_SLAVE, "shared": MS_SHARED, "unbindable": MS_UNBINDABLE}
 """How mounts propagate, mount_namespaces(7). With an r in front, also those below."""
 
-WITHOUT_EFFECT = frozenset(("defaults", "silent", "loud", "iversion", "noiversion"))
+WITHOUT_EFFECT = frozenset(("", "defaults", "silent", "loud", "iversion", "noiversion"))
 """Words that change nothing: the kernel's file systems count versions whenever they can."""
 
 NOT_APPLIED = {"tmpcopyup": "tmpcopyup", "idmap": "idmap", "ridmap": "idmap"}

@@ -49,7 +49,8 @@ class Mount:
                 if word in NOT_APPLIED:
                     unapplied.add(NOT_APPLIED[word], f"{option.path} ({word})")
                 elif word not in WITHOUT_EFFECT:
-                    self.data.append(word)
+                    # Several in one are taken apart, if there is no doubt where one ends.
+                    self.data += [word] if set(word) & {'"', "\\"} else word.split(",")
         kind = value["type"]
         self.kind = kind.string("bind" if self.is_bind else None, "a file system's type")
         if self.kind in BIND:

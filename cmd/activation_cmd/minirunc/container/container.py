@@ -12,7 +12,7 @@ from activation_cmd.common.stdio import reason
 from activation_cmd.minirunc.bundle.kernel import CLONE_NEWNS, NAMESPACES
 from activation_cmd.minirunc.bundle.values import At, BundleError
 
-from . import filesystem, gate, inside, privileges, program, syscalls
+from . import filesystem, inside, privileges, program, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ def run(start: Start, sock: _socket.socket, alive: int) -> NoReturn:
         os.setsid()
         _keep_to_itself()
         if start.gate:
+            from . import gate  # which whoever asks for one has loaded: in the container there is no Python
+
             channel.sock, start.gate = (
                 gate.out_of_the_way(each, start.passed.above) for each in (channel.sock, start.gate)
             )
@@ -105,6 +107,9 @@ def _become(start: Start, channel: _Channel, alive: int) -> NoReturn:
         start.asked.send(b"?")
         start.asked.recv(1)
         start.asked.close()
+    if config.namespaces.get("pid"):
+        # Others in the container's PID namespace must not look into this process (CVE-2016-9962).
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     outside = filesystem.prepare(config, start.notify_socket)
     if "user" in config.namespaces:
         _become_root()
@@ -156,6 +161,8 @@ def _become(start: Start, channel: _Channel, alive: int) -> NoReturn:
 def _wait_at_gate(start: Start, channel: _Channel) -> None:
     """The last thing before the exec."""
     if start.gate:
+        from . import gate
+
         gate.leave_minirunc(channel.sock)
         channel.sock = gate.wait(start.gate)
     privileges.set_file_limit(start.config.process)
@@ -213,7 +220,6 @@ def _become_root() -> None:
     with At("linux.uidMappings"):
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
-    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)  # or its /proc/self would be somebody else's
 
 
 def join(config: Config, kinds: Iterable[str]) -> None:
