@@ -1,12 +1,16 @@
 """minirunc: an OCI runtime that passes descriptors on under their names.
 
-Until the container's exec everything is light: no argparse, no json, no trio, because a client is waiting. What
-runs in the container's process is loaded before the process enters its root, where there may be no Python.
+A client waits until the container runs, so minirunc loads neither argparse nor json nor trio before the container's
+exec. And it loads all that the container's process needs before that process enters its root, where there may be no
+Python.
 
-1. ``bundle``: from config.json to a checked configuration.
-2. ``container``: the process that becomes the container.
+Read it in this order:
 
-``run`` leads through both: it claims the ``state`` and forks the guardian; meanwhile ``supervise`` loads trio, for
-signals and for ``notify_proxy``. ``main`` and ``arguments`` are the command line, ``manage`` the commands that run
-nothing.
+1. ``bundle`` reads config.json, and returns a checked configuration.
+2. ``container`` is the process that becomes the container, and its guardian.
+3. ``starting`` leads from one to the other, with the container's ``state`` in a folder.
+4. ``run`` stays until the container ends: ``supervise`` loads trio then, forwards signals, and runs ``notify_proxy``.
+   ``create`` leaves the container to a container engine.
+
+``main`` and ``arguments`` are the command line. ``manage`` has the commands that start nothing.
 """

@@ -1,4 +1,4 @@
-"""The command line. Not by argparse: a client waits for the container, and that alone takes 6 ms."""
+"""The command line. It is parsed without argparse: loading that takes 6 ms, and a client waits for the container."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
 
 class UsageError(Exception):
-    """What cannot be understood, and the command it was said to."""
+    """The command line is wrong.
+
+    Attributes:
+        command: the command whose usage to show, "" for minirunc's own.
+    """
 
     def __init__(self, message: str, command: str = "") -> None:
         super().__init__(message)
@@ -20,11 +24,11 @@ class UsageError(Exception):
 
 
 class Command:
-    """What a command takes.
+    """One of minirunc's commands.
 
     Attributes:
-        operands: the names of what it needs and of what, in brackets, it may be given.
-        options: how each is written, the name of its value if it takes one, and what it does.
+        operands: their names; those in brackets may be left out.
+        options: for each option its spellings, the name of its value ("" for a switch), and what it does.
     """
 
     __slots__ = ("operands", "options", "purpose")
@@ -33,22 +37,22 @@ class Command:
         self.purpose, self.operands, self.options = purpose, operands.split(), options
 
 
-_STRICT = ("--strict", "", "refuse cgroup limits, too, which are not applied either")
-_PERMISSIVE = ("--permissive", "WHAT,...", f"run without these if asked for them: {', '.join(GROUPS)}")
+_STRICT = ("--strict", "", "make cgroup limits an error, too: they are not applied")
+_PERMISSIVE = ("--permissive", "WHAT,...", f"do without some of these: {', '.join(GROUPS)}")
 _START = (
-    ("-b --bundle", "PATH", "the bundle's folder; by default this one"),
-    ("--preserve-fds", "N", "pass N more descriptors, after standard streams and $LISTEN_FDS"),
+    ("-b --bundle", "PATH", "the bundle's folder; by default the current one"),
+    ("--preserve-fds", "N", "pass N more descriptors, after those of $LISTEN_FDS"),
     ("--pid-file", "PATH", "the file to write the number of the container's process to"),
-    ("--no-new-keyring", "", "leave the container the session keyring of minirunc's caller"),
+    ("--no-new-keyring", "", "let the container share the caller's session keyring"),
     _STRICT,
     _PERMISSIVE,
 )
 GLOBAL = (
     ("--root", "PATH", "the folder of the containers' state; by default minirunc in /run or XDG_RUNTIME_DIR"),
-    ("--log", "PATH", "write remarks and errors to this file, too"),
+    ("--log", "PATH", "log remarks to this file instead of standard error, and errors to both"),
     ("--log-format", "FORMAT", "of that file: text, by default, or json"),
-    ("--debug", "", "tell what is done"),
-    ("--systemd-cgroup", "", "has no effect: there are no cgroups of minirunc's"),
+    ("--debug", "", "also log what minirunc does"),
+    ("--systemd-cgroup", "", "has no effect, because minirunc makes no cgroups"),
     _STRICT,
     _PERMISSIVE,
     ("--version", "", "show the version"),
@@ -56,23 +60,23 @@ GLOBAL = (
 HELP = ("-h --help", "", "show this")
 COMMANDS: Final = {
     "run": Command(
-        "create a container from a bundle, and run it to its end",
+        "create a container from a bundle and run it to its end",
         "ID",
         *_START,
-        ("--keep", "", "keep the state when it has ended, for minirunc delete"),
+        ("--keep", "", "keep the state when the container ends, until minirunc delete"),
     ),
     "create": Command(
-        "create a container from a bundle, and leave it to the caller and minirunc start",
+        "create a container from a bundle, for minirunc start",
         "ID",
         *_START,
-        ("--console-socket", "PATH", "is refused: minirunc makes no pseudoterminals"),
+        ("--console-socket", "PATH", "is refused, because minirunc makes no pseudoterminals"),
     ),
     "start": Command("start the process of a created container", "ID"),
     "list": Command(
         "list the containers",
         "",
         ("-f --format", "FORMAT", "table, by default, or json"),
-        ("-q --quiet", "", "their IDs only"),
+        ("-q --quiet", "", "print only their IDs"),
     ),
     "state": Command("show the state of a container as JSON", "ID"),
     "kill": Command(
@@ -83,19 +87,19 @@ COMMANDS: Final = {
     "delete": Command(
         "remove what a stopped container left",
         "ID",
-        ("-f --force", "", "a running one too, by SIGKILL; and it need not be there"),
+        ("-f --force", "", "kill it if it is running; no error if it does not exist"),
     ),
     "spec": Command(
-        "write a config.json to begin with", "", _START[0], ("--rootless", "", "for a user namespace made without root")
+        "write a config.json to start from", "", _START[0], ("--rootless", "", "for a user namespace made without root")
     ),
 }
 
 NOT_DONE: Final = {
     "exec": "run the command in a container of its own, or enter this one's namespaces by nsenter(1)",
-    **dict.fromkeys(("checkpoint", "restore"), "CRIU is another matter"),
-    **dict.fromkeys(("pause", "resume", "update", "events", "ps"), "that takes a cgroup of the container's own"),
+    **dict.fromkeys(("checkpoint", "restore"), "it has no connection to CRIU"),
+    **dict.fromkeys(("pause", "resume", "update", "events", "ps"), "it makes no cgroup for the container"),
 }
-"""What runc has and minirunc has not, and what to do or why."""
+"""Commands that runc has and minirunc does not, with the reason or another way."""
 
 
 def parse(argv: Sequence[str]) -> tuple[str, dict[str, str], list[str]]:
@@ -137,7 +141,7 @@ def parse(argv: Sequence[str]) -> tuple[str, dict[str, str], list[str]]:
 def _options(
     argv: Sequence[str], command: str, known: Sequence[tuple[str, str, str]]
 ) -> tuple[dict[str, str], list[str]]:
-    """The options that ``argv`` begins with, and the rest."""
+    """Return the options that ``argv`` begins with, and the rest."""
     options: dict[str, str] = {}
     rest = list(argv)
     values = {name: value for names, value, _ in (*known, HELP) for name in names.split()}
@@ -155,25 +159,28 @@ def _options(
             if not rest:
                 raise UsageError(f"{name} lacks its value; expected {values[name]} after it", command)
             value = rest.pop(0)
-        # What is said of --permissive several times is said of all.
+        # --permissive may be given several times, and means all of it.
         before = options.get(longs[name]) if name == _PERMISSIVE[0] else None
         options[longs[name]] = f"{before},{value}" if before else value
     return options, rest
 
 
 def usage(command: str = "") -> str:
-    """One line."""
+    """Return the usage, one line."""
     if not command:
         return "usage: minirunc [--root PATH] COMMAND [OPTION ...] [OPERAND ...]"
     return " ".join(["usage: minirunc", command, "[OPTION ...]", *COMMANDS[command].operands])
 
 
 def help_text(command: str = "") -> str:
-    """What --help prints."""
+    """Return what --help prints."""
     if command:
         head, options, lines = COMMANDS[command].purpose, COMMANDS[command].options, []
     else:
-        head, options = "Run containers from OCI bundles; what was passed to minirunc is passed on to them.", GLOBAL
+        head, options = (
+            "Run containers from OCI bundles, and pass the descriptors of a socket activation on to them.",
+            GLOBAL,
+        )
         lines = ["", "commands:", *(f"  {name:<22}{each.purpose}" for name, each in COMMANDS.items())]
     lines += ["", "options:"]
     lines += [f"  {', '.join(names.split()) + ' ' + value:<22}{text}" for names, value, text in (*options, HELP)]

@@ -1,7 +1,7 @@
-"""minirunc create and start: the container's process waits at a gate between them.
+"""minirunc create and start: between them, the container's process waits at a gate.
 
-Nobody of minirunc stays: the container's process is left to whoever started ``minirunc create``, a container engine,
-which hears of its end. The engine's commands do the rest: ``kill``, and ``delete`` for what the container leaves.
+No process of minirunc stays. Whoever started ``minirunc create``, a container engine, inherits the container's process,
+learns of its end, and calls ``kill`` and ``delete``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from .container.descriptors import Passed
 from .container.gate import STARTING
 from .pid_file import PidFile
 from .reports import remark
-from .state import GATE, State, find
+from .state import State, find
+from .state_files import GATE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,14 +31,14 @@ def create(order: Order) -> int:
     """Create a container whose process waits for ``start``.
 
     Raises:
-        BundleError, OSError, ActivationError: it cannot be created. Nothing is left of it.
+        BundleError, OSError, ActivationError: the container cannot be created. Nothing of it is left.
     """
     passed = Passed(order.preserve_fds)
     config = starting.load(order)
     if os.environ.get("NOTIFY_SOCKET") and "NOTIFY_SOCKET" not in config.process.env:
         remark(
-            "not applied: NOTIFY_SOCKET of the environment, because nobody stays to pass on what the container tells; "
-            "minirunc run does"
+            "not applied: NOTIFY_SOCKET of the environment, because minirunc create does not stay to forward what the "
+            "container tells; minirunc run does"
         )
     inherited = guardian.children()
     state = State(order.root, order.identity)
@@ -46,7 +47,7 @@ def create(order: Order) -> int:
     is_created = False
     try:
         mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
-        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # ignored, it would take the guardian's status away
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # if it were ignored, waitpid() would fail
         start = container.Start(config, passed, mask, order.permissive, new_keyring=order.new_keyring)
         start.gate = state.bind(GATE, _socket.SOCK_SEQPACKET)
         start.gate.listen(1)
@@ -59,7 +60,7 @@ def create(order: Order) -> int:
                 pid_file.write(pid)
 
         guardian_pid, _, _ = starting.fork(start, state, keep=False, created=created)
-        # Without the guardian, the container's process is this one's child, and then its parent's.
+        # The guardian's child becomes this process's, and when this process exits, its parent's.
         os.kill(guardian_pid, _signal.SIGKILL)
         os.waitpid(guardian_pid, 0)
         is_created = True
@@ -69,14 +70,15 @@ def create(order: Order) -> int:
             pid_file.close()
         if not is_created:
             state.remove()
-            guardian.end_children(inherited)  # last: until then it would remove the state, were this process killed
+            # The guardian is ended last: if this process is killed before, the guardian removes the state.
+            guardian.end_children(inherited)
 
 
 def start(root: str, identity: str) -> int:
-    """Let a created container's process become its program.
+    """Let the process of a created container execute its program.
 
     Raises:
-        BundleError: there is no such container, it does not wait to be started, or its program cannot be executed.
+        BundleError: there is no such container, it was started before, or its program cannot be executed.
     """
     state = find(root, identity)
     status = state.read()["status"]
@@ -96,7 +98,7 @@ def start(root: str, identity: str) -> int:
         os.close(folder)
         gate.close()
     if answer != STARTING:
-        raise BundleError(f"container {identity} ended, or somebody else started it, before it was told to start")
+        raise BundleError(f"container {identity} has just ended, or somebody else has started it")
     if failure:
         raise BundleError(failure.partition(b" ")[2].decode(errors="replace"))
     state.unlink(GATE)

@@ -1,6 +1,6 @@
-"""minirunc: a small OCI runtime that passes on the descriptors of an activation under their names.
+"""minirunc: a small OCI runtime that passes on the descriptors of an activation, under their names.
 
-A demonstration of how a container runtime does it, not a sandbox for hostile code.
+It demonstrates how a container runtime does that. It is not a sandbox for hostile code.
 """
 
 from __future__ import annotations
@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status: the container's, 1 for a failure, 2 for wrong usage."""
-    # A client is waiting for this start. Nothing that is loaded is garbage, so nothing is looked through for it.
+    """Run the command.
+
+    Returns:
+        The exit status: that of the container for ``run``, 1 for a failure, 2 for wrong usage.
+    """
+    # A client waits for this start, and what is loaded here is no garbage: do not search it for any.
     gc.disable()
     open_missing()
     try:
@@ -59,7 +63,7 @@ def _run(name: str, options: dict[str, str], operands: list[str]) -> int:
             raise UsageError(f"--log-format is {form!r}; expected {' or '.join(reports.FORMATS)}", name)
         reports.use(options.get("log", ""), form, is_debug="debug" in options)
         reports.debug(" ".join([name, *operands]))
-    # Each command loads its own part only.
+    # Each command loads its own modules only.
     if name == "spec":
         from .bundle import spec
 

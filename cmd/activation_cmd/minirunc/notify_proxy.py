@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 _LOG: Final = logging.getLogger("activation.minirunc")
 
 LONGEST_MESSAGE: Final = 4096
-"""Bytes that systemd takes."""
+"""Bytes of the longest message that systemd accepts."""
 
 LAST_WORDS: Final = 5.0
-"""Seconds that the manager has to take in what was told last."""
+"""Seconds within which the manager has to accept the last messages."""
 
-# The container's first process is its main process, whatever it says: its end is the container's end. And the number
-# that it would say is one of its own PID namespace.
+# The main process is the container's first process, whatever the container says: the container ends with it. And the
+# container only knows numbers of its own PID namespace.
 OURS: Final = ("MAINPID=", "MAINPIDFDID=")
 
 
 class NotifyProxy:
-    """Sends every message on as it is, in order, with its descriptors.
+    """Forwards every message as it is, in order, with its descriptors.
 
-    A barrier, too: it is answered when the manager has closed its copy of the descriptor, and not before.
+    This includes barriers: the container's barrier ends when the manager has closed its copy of the descriptor.
 
     Attributes:
         announced: whether the manager knows the container's first process as the main process.
@@ -44,20 +44,20 @@ class NotifyProxy:
     announced = False
 
     def __init__(self, sock: _socket.socket, pid: int) -> None:
-        """Take over the socket, which was bound before there was time to load a receiver."""
+        """Take over the socket, which was bound before the receiver was loaded."""
         self._receiver = activation.NotifyReceiver(fileno=sock.detach())
         self._pid = pid
         self._sending = trio.Lock()
         self._complaint = ""
 
     async def run(self) -> None:
-        """Send on what comes, until it is cancelled; finish() before, or a message may be lost."""
+        """Forward messages until cancelled. Call :meth:`finish` first, or a message may be lost."""
         while True:
             await trio.lowlevel.wait_readable(self._receiver)
             await self._drain()
 
     async def finish(self) -> None:
-        """Send on what is left, and take the main process back, so that the manager learns how the container ended."""
+        """Forward what is left, and name minirunc as the main process, so that the manager learns the exit status."""
         with trio.move_on_after(LAST_WORDS):
             await self._drain()
             if self.announced:
@@ -67,7 +67,7 @@ class NotifyProxy:
         async with self._sending:
             while notification := self._receiver.receive_nowait():
                 await self._send_on(notification)
-                # Not every message takes a wait, and the next one may always be there.
+                # Not every message takes a wait, and there may always be a next one.
                 await trio.lowlevel.checkpoint()
 
     async def _send_on(self, notification: activation.Notification) -> None:
@@ -81,7 +81,7 @@ class NotifyProxy:
             notification.close()
 
     async def _announce(self, assignments: tuple[str, ...], fds: list[int]) -> None:
-        # In one message: with NotifyAccess=main, the next one would not be listened to; and who waits for READY=1 finds
+        # In one message: with NotifyAccess=main the manager ignores the next one. And whoever waits for READY=1 finds
         # the main process known.
         main = (f"MAINPID={self._pid}",)
         if len("\n".join(main + assignments).encode(errors="surrogateescape")) <= LONGEST_MESSAGE:
@@ -91,12 +91,12 @@ class NotifyProxy:
             self.announced = await self._tell(main, [])
 
     async def _tell(self, assignments: tuple[str, ...], fds: list[int]) -> bool:
-        """Tell the manager, in a thread: one that does not read must not hold up the signals."""
+        """Tell the manager, in a thread, so that a manager that does not read holds up no signals."""
         tell = partial(activation.notify, *assignments, fds=fds)
         try:
             try:
                 return await trio.to_thread.run_sync(tell, abandon_on_cancel=True)
-            except RuntimeError:  # there can be no more threads
+            except RuntimeError:  # no thread can be started
                 return tell()
         except (OSError, ValueError, activation.ActivationError) as error:
             if reason(error) != self._complaint:

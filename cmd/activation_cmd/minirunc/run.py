@@ -1,4 +1,4 @@
-"""minirunc run: from the bundle to the container's exit status, everything light until the container runs."""
+"""minirunc run: from the bundle to the container's exit status."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from . import starting
 from .container import container, guardian, syscalls
 from .container.descriptors import Passed
 from .container.filesystem import NOTIFY_SOCKET
-from .state import NOTIFY, State
+from .state import State
+from .state_files import NOTIFY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,14 +22,17 @@ if TYPE_CHECKING:
     from .starting import Order
 
 HEAD_START = 200
-"""Milliseconds: a client is waiting for the container, and loading trio would take a processor from it."""
+"""Milliseconds in which the container has the processors to itself: a client waits for it, and trio can wait."""
 
 
 def run(order: Order) -> int:
-    """Run a container to its end; return its exit status, 128 + n for a signal n.
+    """Run a container to its end.
+
+    Returns:
+        The exit status of its first process, 128 + n if signal n killed it.
 
     Raises:
-        BundleError, OSError, ActivationError: it cannot be started. Nothing is left of it.
+        BundleError, OSError, ActivationError: the container cannot be started. Nothing of it is left.
     """
     passed = Passed(order.preserve_fds)
     config = starting.load(order)
@@ -37,9 +41,9 @@ def run(order: Order) -> int:
     state.claim()
     pid_file = None
     try:
-        # From here on signals wait, and are read when there is somebody to send them on to.
+        # From here on signals stay pending. They are read when the container runs, which gets them.
         mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
-        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # ignored, it would never come
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # if it were ignored, it would never come
         notify = _notify_socket(state)
         start = container.Start(config, passed, mask, order.permissive, new_keyring=order.new_keyring)
         if notify:
@@ -57,7 +61,7 @@ def run(order: Order) -> int:
         signals = syscalls.signalfd(_signal.valid_signals())
         if _ended_soon(ended, signals, notify):
             return guardian.read_status(ended)
-        # The container works already. Now is the time for what takes long to load.
+        # The container serves its client already, so that trio can be loaded now.
         from . import supervise
 
         gc.freeze()
@@ -67,13 +71,16 @@ def run(order: Order) -> int:
         if pid_file:
             pid_file.close()
         state.end(keep=order.keep)
-        guardian.end_children(inherited)  # last: until then it would remove the state, were this process killed
+        # The guardian is ended last: if this process is killed before, the guardian removes the state.
+        guardian.end_children(inherited)
 
 
 def _ended_soon(ended: int, signals: int, notify: _socket.socket | None) -> bool:
-    """Leave the processors to the container for HEAD_START, unless there is something to do; return whether it ended.
+    """Wait for HEAD_START, or until there is something to do.
 
-    With a manager to tell, its last words may be waiting: then there is something to do.
+    Returns:
+        Whether the container has ended and nothing else is to be done. With a service manager there is: the container's
+        last messages may have to be forwarded.
     """
     import select
 
@@ -84,17 +91,17 @@ def _ended_soon(ended: int, signals: int, notify: _socket.socket | None) -> bool
 
 
 def _notify_socket(state: State) -> _socket.socket | None:
-    """The socket for what the container tells the service manager, if there is one."""
+    """Make the socket that receives what the container tells the service manager; None without a service manager."""
     if not os.environ.get("NOTIFY_SOCKET"):
         return None
     sock = state.bind(NOTIFY, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK)
     sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
-    os.chmod(state.path(NOTIFY), 0o666)  # noqa: S103  # the container's users may all tell
+    os.chmod(state.path(NOTIFY), 0o666)  # noqa: S103  # for every user of the container; the folder keeps others out
     return sock
 
 
 def _manager_environment(config: Config) -> dict[str, str]:
-    """What the service manager says to the container's process."""
+    """Return the variables by which the service manager talks to the container's process."""
     variables = {"NOTIFY_SOCKET": NOTIFY_SOCKET}
     if "WATCHDOG_USEC" in os.environ and activation.watchdog_enabled():
         variables["WATCHDOG_USEC"] = os.environ["WATCHDOG_USEC"]

@@ -1,9 +1,9 @@
 """The state of the containers: a folder for each, below a root folder.
 
-The folder has a file that minirunc and the container's guardian hold locked as long as they live. Where nobody holds
-it, both were killed, and whoever next looks at the root folder removes what they left, unless it is to be kept. Of a
-created container nobody stays but its process, which holds the lock until its exec: so it is known whether it still
-waits to be started.
+The folder has a file that minirunc and the container's guardian keep locked while they live. If the file is not locked,
+both were killed: the next command that looks at the root folder removes the state, unless it is to be kept. After
+``minirunc create`` only the container's process holds the lock, until its exec. So the lock also tells whether the
+container still waits for ``minirunc start``.
 """
 
 from __future__ import annotations
@@ -13,24 +13,19 @@ import fcntl
 import os
 
 from .bundle.values import BundleError
+from .state_files import DOCUMENT, LOCK, UNFINISHED, RootLock, clear
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-LOCK, DOCUMENT, NOTIFY, GATE = "minirunc.lock", "state.json", "notify", "gate"
-_FILES = (NOTIFY, GATE, DOCUMENT, f"{DOCUMENT}.new", LOCK)
-
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 _LONGEST_ID = 200
 
-# Of folders that are being made or removed. No ID begins with a dot: what has such a name belongs to nobody.
-_UNFINISHED = ".minirunc-"
-
 
 def default_root() -> str:
-    """Where the state is without --root."""
+    """Return the root folder for when there is no --root."""
     if os.geteuid() == 0:
         return "/run/minirunc"
     folder = os.environ.get("XDG_RUNTIME_DIR")
@@ -56,29 +51,29 @@ class State:
         return os.path.join(self.folder, name)
 
     def claim(self) -> None:
-        """Make the folder and lock it for the life of this process and those that it forks.
+        """Make the folder, and lock it while this process and those that it forks live.
 
         Raises:
-            BundleError: there is such a container.
+            BundleError: there is a container with this ID.
         """
         os.makedirs(self.root, 0o711, exist_ok=True)
-        with _RootLock(self.root):
+        with RootLock(self.root):
             _sweep(self.root)
-            new = os.path.join(self.root, f"{_UNFINISHED}.new")  # no ID begins with a dot
+            new = os.path.join(self.root, f"{UNFINISHED}.new")  # no ID begins with a dot
             os.mkdir(new)
-            os.chmod(new, 0o700)  # or everybody could tell the service manager through the socket in it
+            os.chmod(new, 0o700)  # or everybody could reach the sockets in it
             self._lock = os.open(os.path.join(new, LOCK), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             try:
                 os.rename(new, self.folder)
             except OSError:
-                _clear(new)
+                clear(new)
                 raise BundleError(
                     f"there is a container {self.identity} already; expected another ID, or minirunc delete first"
                 ) from None
 
     def write(self, document: dict[str, Any]) -> None:
-        """Say that the container was started: a JSON object, as the specification's state."""
+        """Write the container's state, a JSON object as in the specification: the container was started."""
         import json
 
         new = self.path(f"{DOCUMENT}.new")
@@ -87,7 +82,7 @@ class State:
         os.rename(new, self.path(DOCUMENT))
 
     def read(self) -> dict[str, Any]:
-        """What was written, with the status of now: creating, created, running or stopped.
+        """Return the state as it was written, with its current status: creating, created, running or stopped.
 
         Raises:
             BundleError: there is no such container.
@@ -99,8 +94,8 @@ class State:
         try:
             with open(self.path(DOCUMENT)) as file:
                 document: dict[str, Any] = json.load(file)
-            began = document["start_time"]  # None if it had ended by then
-        except (FileNotFoundError, ValueError, TypeError, KeyError):  # or it is somebody else's
+            began = document["start_time"]  # None if the process had ended by then
+        except (FileNotFoundError, ValueError, TypeError, KeyError):  # it is not there yet, or not minirunc's
             if not os.path.exists(self.path(LOCK)):
                 raise self.missing() from None
             return {"id": self.identity, "status": "creating", "pid": 0}
@@ -110,7 +105,7 @@ class State:
         return document | {"status": "created" if waits else "running"}
 
     def missing(self) -> BundleError:
-        """The error that there is no such container, in words that podman looks for."""
+        """Return the error that there is no such container, in the words that podman looks for."""
         return BundleError(f"container {self.identity} does not exist in {self.root}")
 
     def bind(self, name: str, kind: int) -> _socket.socket:
@@ -131,7 +126,7 @@ class State:
             pass
 
     def pin(self) -> None:
-        """Remember which container has the ID now: another one may have it before long.
+        """Remember which container has the ID now. Soon another one may have it.
 
         Raises:
             BundleError: there is no such container.
@@ -142,13 +137,13 @@ class State:
             raise self.missing() from None
 
     def unpin(self) -> None:
-        """Forget it."""
+        """Forget the container."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
     def is_held(self) -> bool:
-        """Whether somebody who started the pinned container lives."""
+        """Return whether a process that started the pinned container is alive."""
         try:
             fcntl.flock(self._lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -157,7 +152,7 @@ class State:
         return False
 
     def _is_locked(self) -> bool:
-        """Whether somebody holds the lock, for a container that need not be pinned."""
+        """Return whether the lock is held; the container need not be pinned."""
         state = State(self.root, self.identity)
         try:
             state.pin()
@@ -168,52 +163,39 @@ class State:
             state.unpin()
 
     def wait_until_released(self) -> None:
-        """Wait until nobody who started the pinned container lives."""
+        """Wait until no process that started the pinned container is alive."""
         fcntl.flock(self._lock, fcntl.LOCK_SH)
 
     def end(self, *, keep: bool) -> None:
-        """Remove it, unless it is to be kept and the container was started."""
+        """Remove the state, unless the container was started and its state is to be kept."""
         if not (keep and os.path.exists(self.path(DOCUMENT))):
             self.remove()
 
     def remove(self) -> None:
-        """Remove the folder of the container that was claimed or pinned, unless it is another one's by now.
+        """Remove the folder of the container that was claimed or pinned, unless another container has it by now.
 
-        Somebody else may do the same at the same time, or be killed at it.
+        Another process may do the same at the same time, or may be killed halfway.
         """
-        old = os.path.join(self.root, _UNFINISHED + self.identity)
-        _clear(old)
+        old = os.path.join(self.root, UNFINISHED + self.identity)
+        clear(old)
         try:
             if not os.path.samestat(os.stat(self.path(LOCK)), os.fstat(self._lock)):
                 return
             os.rename(self.folder, old)
         except OSError:
             return
-        _clear(old)
+        clear(old)
 
     def remove_alone(self) -> None:
-        """The same where others may claim the ID at any moment."""
-        with _RootLock(self.root):
+        """Do the same while others may claim the ID."""
+        with RootLock(self.root):
             self.remove()
 
 
-class _RootLock:
-    """Nobody else claims an ID while it is held."""
-
-    def __init__(self, root: str) -> None:
-        self._descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-
-    def __enter__(self) -> None:
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
-
-
 def containers(root: str) -> Iterator[State]:
-    """Those below the root folder, once what killed ones left is removed."""
+    """Return the containers below the root folder, after removing what killed ones have left."""
     try:
-        with _RootLock(root):
+        with RootLock(root):
             _sweep(root)
     except FileNotFoundError:
         return
@@ -221,7 +203,7 @@ def containers(root: str) -> Iterator[State]:
 
 
 def find(root: str, identity: str) -> State:
-    """The state of a container.
+    """Return the state of a container.
 
     Raises:
         BundleError: there is no such container.
@@ -239,28 +221,16 @@ def _all(root: str) -> list[State]:
     return [State(root, name) for name in names if _LETTERS.issuperset(name)]
 
 
-def _clear(folder: str) -> None:
-    for name in _FILES:
-        try:
-            os.unlink(os.path.join(folder, name))
-        except OSError:
-            pass
-    try:
-        os.rmdir(folder)
-    except OSError:
-        pass
-
-
 def _sweep(root: str) -> None:
     for name in os.listdir(root):
-        if name.startswith(_UNFINISHED):
-            _clear(os.path.join(root, name))
+        if name.startswith(UNFINISHED):
+            clear(os.path.join(root, name))
     for state in _all(root):
         try:
             state.pin()
             if not state.is_held() and not (os.path.exists(state.path(DOCUMENT)) and state.read().get("keep")):
                 state.remove()
         except BundleError:
-            pass  # somebody else has just removed it
+            pass  # another process has just removed it
         finally:
             state.unpin()

@@ -1,4 +1,4 @@
-"""The supervision of a running container, on trio: signals to it, and what it tells the service manager."""
+"""Supervises a running container, on trio: forwards signals to it, and to the service manager what it tells."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import _socket
 
 NOT_SENT_ON: Final = frozenset(
-    # Of the kernel to minirunc itself, or nobody's to catch.
+    # These are the kernel's to minirunc itself, or cannot be caught.
     signal.Signals[f"SIG{name}"]
     for name in ["KILL", "STOP", "CHLD", "PIPE", "SEGV", "BUS", "ILL", "FPE", "TRAP", "SYS"]
 )
@@ -30,11 +30,11 @@ def run(guardian_pid: int, pid: int, ended: int, signals: int, notify: _socket.s
     """Supervise the container until it has ended; return its exit status.
 
     Args:
-        guardian_pid: who gets the signals, for the container.
-        pid: of the container's process.
-        ended: a pipe that the guardian writes the exit status to.
-        signals: what this process's signals are read from, by signalfd(2).
-        notify: what the container tells the service manager comes here.
+        guardian_pid: the guardian, which gets the signals for the container.
+        pid: the container's first process.
+        ended: the pipe to which the guardian writes the exit status.
+        signals: the signalfd(2) from which this process's signals are read.
+        notify: the socket that receives what the container tells the service manager.
     """
     say_log("minirunc", remark)
     return trio.run(_supervise, guardian_pid, ended, signals, NotifyProxy(notify, pid) if notify else None)
@@ -57,8 +57,8 @@ async def _send_signals_on(signals: int, guardian_pid: int, proxy: NotifyProxy |
         await trio.lowlevel.wait_readable(signals)
         info = os.read(signals, _SIGINFO_SIZE)
         number, sender = (int.from_bytes(info[at : at + 4], sys.byteorder) for at in (0, 12))
-        # A manager that was told of the main process sends that process its signals itself: a second one would be a
-        # second order. Only who starts a service says SYSTEMD_EXEC_PID.
+        # A service manager that knows the main process sends its signals to that process as well. Forwarded, they would
+        # arrive twice. SYSTEMD_EXEC_PID tells that the parent is a service manager.
         managed = os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid()) and sender == os.getppid()
         if number not in NOT_SENT_ON and not (managed and proxy and proxy.announced):
             os.kill(guardian_pid, number)

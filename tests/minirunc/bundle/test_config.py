@@ -214,13 +214,13 @@ FAILING: dict[str, tuple[Change, str]] = {
 }
 
 TEXTS = {
-    "nothing": ("", "it is no JSON"),
-    "half": ('{"ociVersion": ', "it is no JSON"),
-    "two": ("{} {}", "it is no JSON: Extra data"),
-    "not a number": ('{"ociVersion": NaN}', "it is no JSON: NaN"),
+    "nothing": ("", "it is not JSON"),
+    "half": ('{"ociVersion": ', "it is not JSON"),
+    "two": ("{} {}", "it is not JSON: Extra data"),
+    "not a number": ('{"ociVersion": NaN}', "it is not JSON: NaN"),
     "an array": ("[]", "it is []; expected an object"),
     "deep": ("[" * 100_000, "it is nested too deeply"),
-    "a long number": ('{"ociVersion": ' + "1" * 10_000 + "}", "it is no JSON"),
+    "a long number": ('{"ociVersion": ' + "1" * 10_000 + "}", "it is not JSON"),
     "no UTF-8": ("\udcff", "it is not UTF-8 at byte 0"),
 }
 
@@ -266,7 +266,7 @@ def test_a_bundle_that_is_none_is_told_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "bundle").mkdir()
     refused(tmp_path, "No such file or directory; expected a bundle")
     os.mkfifo(tmp_path / "bundle" / "config.json")
-    refused(tmp_path, "it is no regular file")
+    refused(tmp_path, "it is not a regular file")
     os.unlink(tmp_path / "bundle" / "config.json")
     os.mkdir(tmp_path / "bundle" / "config.json")
     refused(tmp_path, "Is a directory; expected a bundle")

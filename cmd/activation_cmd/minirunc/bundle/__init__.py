@@ -1,5 +1,7 @@
-"""The configuration of a container: a bundle's config.json comes in, a checked ``Config`` goes out.
+"""The configuration of a container: reads a bundle's config.json, and returns a checked ``Config``.
 
-``documents`` reads JSON, ``values`` takes values out of it with errors that name their place, ``mount_options``
-reads the options of a mount, and ``config`` puts it together. ``spec`` writes a config.json to begin with.
+``documents`` reads JSON, and ``values`` takes values out of it, with errors that name their place. ``process`` and
+``mounts`` are two of its members, and ``config`` is the whole. ``unapplied`` collects what minirunc does not do.
+``kernel`` and ``mount_options`` have the kernel's numbers for the words of config.json. ``spec`` writes a config.json
+to start from.
 """

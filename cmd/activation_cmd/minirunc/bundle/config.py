@@ -1,4 +1,4 @@
-"""config.json of a bundle, as the OCI runtime specification has it: checked, before anything is started."""
+"""The config.json of a bundle, in the format of the OCI runtime specification."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CLOCKS = ("monotonic", "boottime")
 
 
 class Config:
-    """What a bundle asks for, checked as far as it can be without starting anything.
+    """What a bundle asks for, checked as far as that is possible without starting anything.
 
     Attributes:
         bundle: the bundle's folder, an absolute path.
@@ -65,7 +65,7 @@ class Config:
 
     @property
     def outside_uid(self) -> int:
-        """The number that process.user.uid stands for on the machine."""
+        """The number of process.user.uid outside the container's user namespace."""
         uid = self.process.uid
         for inside, outside, size in self.uid_mappings:
             if inside <= uid < inside + size:
@@ -73,7 +73,7 @@ class Config:
         return uid
 
     def _name(self, value: Value) -> str:
-        """The hostname or the domainname."""
+        """Return the hostname or the domainname."""
         name = value.string("")
         if name and "uts" not in self.namespaces:
             raise value.wrong("none without uts in linux.namespaces: it would be the machine's own")
@@ -89,7 +89,7 @@ class Config:
         path = root["path"]
         self.rootfs = os.path.realpath(os.path.join(self.bundle, path.string(expected="the path of a folder")))
         if not os.path.isdir(self.rootfs):
-            raise path.wrong(f"a folder; {self.rootfs} is none")
+            raise path.wrong(f"a folder; {self.rootfs} is not one")
         self.readonly = root["readonly"].boolean()
 
     def _read_linux(self, linux: Value) -> None:
@@ -137,7 +137,7 @@ class Config:
             raise value.wrong("none without a new time namespace in linux.namespaces")
 
     def _sysctl(self, key: str, value: Value) -> tuple[str, str]:
-        """The file below /proc/sys and what to write: only what is the container's own."""
+        """Return the file below /proc/sys and its new value. It must belong to a new namespace of the container."""
         file = key if "/" in key else key.replace(".", "/")
         namespace = next((SYSCTLS[start] for start in SYSCTLS if file.startswith(start)), "")
         if self.namespaces.get(namespace) != "" or ".." in file.split("/"):
@@ -153,7 +153,7 @@ def load(bundle: str) -> Config:
     """Read the bundle's configuration.
 
     Raises:
-        BundleError: it is none, or asks for what cannot be.
+        BundleError: there is no valid configuration.
     """
     path = os.path.join(os.path.abspath(bundle), "config.json")
     try:

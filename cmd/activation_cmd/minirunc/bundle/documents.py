@@ -1,4 +1,4 @@
-"""JSON from a file, for a program that has no time for json."""
+"""Reads JSON from a file without loading the module json, which takes long."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 
 
 def read(path: str) -> Any:
-    """The file's JSON.
+    """Return the file's content.
 
     Raises:
-        BundleError: it has none.
+        BundleError: it is not JSON.
         OSError: it cannot be read.
     """
     return _parse(_text(path))
 
 
 def _text(path: str) -> str:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would be waited for
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # opening a pipe would wait
     with open(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise BundleError("it is no regular file; expected one")
+            raise BundleError("it is not a regular file; expected one")
         try:
             return file.read().decode()
         except UnicodeDecodeError as error:
@@ -34,7 +34,7 @@ def _text(path: str) -> str:
 
 
 class _Scanning:
-    """What json's own decoder tells its scanner."""
+    """The settings of a JSON decoder, as the scanner reads them."""
 
     strict = True
     object_hook = object_pairs_hook = None
@@ -42,13 +42,13 @@ class _Scanning:
 
     @staticmethod
     def parse_constant(word: str) -> None:
-        raise ValueError(f"{word} is no JSON")
+        raise ValueError(f"{word} is not JSON")
 
 
 def _parse(text: str) -> Any:
     try:
         try:
-            # json without its regular expressions: those take longer to load than all of this module.
+            # The scanner of json alone: the regular expressions of json take longer to load than all of this module.
             from _json import make_scanner
 
             document, end = make_scanner(_Scanning)(  # type: ignore[arg-type]
@@ -64,4 +64,4 @@ def _parse(text: str) -> Any:
     except RecursionError:
         raise BundleError("it is nested too deeply; expected a configuration") from None
     except ValueError as error:
-        raise BundleError(f"it is no JSON: {error}") from None
+        raise BundleError(f"it is not JSON: {error}") from None

@@ -1,4 +1,4 @@
-"""minirunc spec: a configuration to begin with. minirunc applies all that is in it."""
+"""minirunc spec: writes a configuration to start from. minirunc applies all of it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _PTS: Final = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
 
 
 def write(bundle: str, *, rootless: bool) -> int:
-    """Write config.json into the bundle's folder, unless there is one.
+    """Write config.json into the bundle's folder.
 
     Raises:
-        FileExistsError: there is one.
+        FileExistsError: there is a config.json already.
     """
     with open(os.path.join(bundle, "config.json"), "x") as file:
         json.dump(configuration(rootless=rootless), file, indent="\t")
@@ -27,7 +27,7 @@ def write(bundle: str, *, rootless: bool) -> int:
 
 
 def configuration(*, rootless: bool) -> dict[str, Any]:
-    """As ``runc spec`` has it, without a terminal, cgroups and what runc cannot apply either."""
+    """Return the configuration of ``runc spec``, without a terminal and cgroups, and without what runc cannot apply."""
     namespaces = ["pid", "ipc", "uts", "mount", *(["user"] if rootless else ["network"])]
     return {
         "ociVersion": VERSION,
@@ -49,7 +49,7 @@ def configuration(*, rootless: bool) -> dict[str, Any]:
             _mount("/dev/pts", "devpts", "devpts", *_PTS, *([] if rootless else ["gid=5"])),
             _mount("/dev/shm", "tmpfs", "shm", *_QUIET, "mode=1777", "size=65536k"),  # noqa: S108  # inside
             _mount("/dev/mqueue", "mqueue", "mqueue", *_QUIET),
-            # sysfs belongs to a network namespace, and rootless there is none of its own.
+            # A sysfs belongs to a network namespace, and a rootless container has none of its own.
             _mount("/sys", "none", "/sys", "rbind", *_QUIET, "ro")
             if rootless
             else _mount("/sys", "sysfs", "sysfs", *_QUIET, "ro"),

@@ -1,4 +1,4 @@
-"""Values of config.json, each with the path of keys that led there, so that an error tells where and what it is."""
+"""Values of config.json. Each knows its path of keys, so that an error tells where it is and what it is."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _LONGEST: Final = 60
 
 
 class BundleError(Exception):
-    """What cannot be run, in one line: where, what was found, what was expected."""
+    """The container cannot be run. The message is one line: where, what was found, what was expected."""
 
 
 class At:
-    """Where in the configuration it says so, for an OSError in the block: it becomes a BundleError."""
+    """Turns an OSError in the block into a BundleError that says where in the configuration the cause is."""
 
     __slots__ = ("_path",)
 
@@ -34,7 +34,7 @@ class At:
 
 
 class Value:
-    """A value, or that there is none: absent and null are the same. The readers check it, and return what they name."""
+    """A value of config.json. Where it is absent, it is null. The methods check it, and return what their names say."""
 
     __slots__ = ("path", "raw")
 
@@ -42,7 +42,7 @@ class Value:
         self.path, self.raw = path, raw
 
     def wrong(self, expected: str) -> BundleError:
-        """The error that says so."""
+        """Return the error that the value is not what was expected."""
         if self.raw is None:
             told = f"{self.path} is missing" if self.path else "it is null"
             return BundleError(f"{told}; expected {expected}")
@@ -55,19 +55,19 @@ class Value:
         return BundleError(f"{self.path or 'it'} is {shown}; expected {expected}")
 
     def __getitem__(self, key: str) -> Value:
-        """The member of an object; there is none in one that is absent."""
+        """Return a member of an object; of an absent object, an absent value."""
         if not isinstance(self.raw, (dict, type(None))):
             raise self.wrong("an object")
         return Value(f"{self.path}.{key}" if self.path else key, (self.raw or {}).get(key))
 
     def required(self) -> Value:
-        """Itself, an object that must be there."""
+        """Return the value itself, which must be an object."""
         if not isinstance(self.raw, dict):
             raise self.wrong("an object")
         return self
 
     def string(self, default: str | None = None, expected: str = "a string") -> str:
-        """Text that a system call can take: without a null character, and encodable."""
+        """Return text that system calls accept: it can be encoded, and has no null character."""
         if self.raw is None and default is not None:
             return default
         if not isinstance(self.raw, str):
@@ -100,13 +100,13 @@ class Value:
         return self.raw
 
     def boolean(self) -> bool:
-        """False where there is none."""
+        """Return true or false; false where the value is absent."""
         if not isinstance(self.raw, (bool, type(None))):
             raise self.wrong("true or false")
         return bool(self.raw)
 
     def array(self) -> list[Value]:
-        """The elements; none where there is no array."""
+        """Return the elements; none where the value is absent."""
         if not isinstance(self.raw, (list, type(None))):
             raise self.wrong("an array")
         return [Value(f"{self.path}[{index}]", raw) for index, raw in enumerate(self.raw or ())]
@@ -118,7 +118,7 @@ class Value:
         return [item.absolute_path() for item in self.array()]
 
     def members(self) -> list[tuple[str, Value]]:
-        """The members of an object in order, their keys checked as strings are; none where there is no object."""
+        """Return the members of an object in order, with checked keys; none where the value is absent."""
         if not isinstance(self.raw, (dict, type(None))):
             raise self.wrong("an object")
         keys = [Value(f"a key of {self.path}", key).string() for key in self.raw or ()]

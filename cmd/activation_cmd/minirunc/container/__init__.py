@@ -1,6 +1,7 @@
-"""The process that becomes the container: a ``Config`` comes in, the exec of its program comes out.
+"""The process that becomes the container: it starts with a ``Config``, and ends with the exec of the program.
 
-``guardian`` is forked first and enters the first namespaces, with ``id_maps`` written from outside; it forks
-``container``, which enters the others, builds the ``filesystem``, drops its ``privileges`` and executes the program
-with the ``descriptors`` in place. ``syscalls`` has the system calls that Python lacks.
+The ``guardian`` is forked first. It enters the first namespaces, while minirunc writes its ``id_maps``, and forks the
+process of ``container``. That enters the other namespaces, builds its ``filesystem`` from ``mounts``, looks paths up
+``inside``, finds its ``program``, drops its ``privileges``, perhaps waits at its ``gate``, and executes the program
+with the ``descriptors`` in place. ``syscalls`` and ``mount_calls`` are the system calls that Python lacks.
 """

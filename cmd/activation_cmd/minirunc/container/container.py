@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .descriptors import Passed
 
 _LONGEST_REASON = 4000
-"""Bytes: what a message of a socket can always have."""
+"""Bytes. A message of this length can always be sent."""
 
 _SIOCSIFFLAGS, _IFF_UP, _IFREQ_SIZE = 0x8914, 1, 40  # netdevice(7)
 
@@ -36,13 +36,13 @@ class Start:
     """What the container's process is started with.
 
     Attributes:
-        mask: the signals that are blocked in it.
-        permissive: the groups of what may be missing, of --permissive.
+        mask: the signals to block in it.
+        permissive: the groups of things that may be missing, from --permissive.
         new_keyring: whether it gets a session keyring of its own.
-        notify_socket: what it finds at NOTIFY_SOCKET, if there is a manager to tell.
-        env: what it finds in its environment, whatever the bundle says.
-        gate: where it waits before its exec, if it does: a listening socket.
-        asked: who wants to look at its mount namespace as soon as there is one.
+        notify_socket: the path of the socket for NOTIFY_SOCKET; None without a service manager.
+        env: variables that override those of the bundle.
+        gate: the listening socket at which it waits before its exec; None if it does not wait.
+        asked: the connection to the guardian, where that wants to look at its mount namespace.
     """
 
     __slots__ = ("asked", "config", "env", "gate", "mask", "new_keyring", "notify_socket", "passed", "permissive")
@@ -59,18 +59,18 @@ class Start:
 
 
 class _Channel:
-    """Whom to tell that the container cannot be started: minirunc create or run, later minirunc start."""
+    """The connection to minirunc, to report failures: to run or create, and after the gate to start."""
 
     def __init__(self, sock: _socket.socket) -> None:
         self.sock = sock
 
 
 def run(start: Start, sock: _socket.socket, alive: int) -> NoReturn:
-    """Go through all the steps, and become the container's process; or tell minirunc why not, and exit.
+    """Become the container's process. If that fails, tell minirunc why, and exit.
 
     Args:
         sock: the connection to minirunc.
-        alive: a pipe that ends with the process that forked this one.
+        alive: a pipe that ends when the process that forked this one ends.
     """
     channel = _Channel(sock)
     try:
@@ -78,7 +78,7 @@ def run(start: Start, sock: _socket.socket, alive: int) -> NoReturn:
         os.setsid()
         _keep_to_itself()
         if start.gate:
-            from . import gate  # which whoever asks for one has loaded: in the container there is no Python
+            from . import gate  # it is loaded already, or it could not be after the change of root
 
             channel.sock, start.gate = (
                 gate.out_of_the_way(each, start.passed.above) for each in (channel.sock, start.gate)
@@ -91,7 +91,7 @@ def run(start: Start, sock: _socket.socket, alive: int) -> NoReturn:
 
 
 def tell_failure(channel: _socket.socket, error: BaseException) -> None:
-    """Tell minirunc, if it is still there, why the container cannot be started."""
+    """Tell minirunc, if it is alive, why the container cannot be started."""
     told = (reason(error) or type(error).__name__).encode(errors="replace")
     try:
         channel.send(b"failed " + told[:_LONGEST_REASON])
@@ -141,10 +141,10 @@ def _become(start: Start, channel: _Channel, alive: int) -> NoReturn:
         if "capabilities" not in start.permissive:
             raise BundleError(f"{told}; expected them, or --permissive=capabilities")
         channel.sock.send(b"remark " + told.encode())
-    _live_as_long_as(alive)  # once more: a change of user takes it back
+    _live_as_long_as(alive)  # again, because a change of user clears it
 
     for number in _signal.valid_signals() - {_signal.SIGKILL, _signal.SIGSTOP}:
-        _signal.signal(number, _signal.SIG_DFL)  # whatever minirunc was started with
+        _signal.signal(number, _signal.SIG_DFL)  # whatever minirunc's parent has set
     _signal.pthread_sigmask(_signal.SIG_SETMASK, start.mask)
     try:
         start.passed.become(
@@ -159,7 +159,7 @@ def _become(start: Start, channel: _Channel, alive: int) -> NoReturn:
 
 
 def _wait_at_gate(start: Start, channel: _Channel) -> None:
-    """The last thing before the exec."""
+    """Do the last things before the exec."""
     if start.gate:
         from . import gate
 
@@ -173,7 +173,7 @@ def _no_program(name: str, error: OSError) -> BundleError:
 
 
 def _live_as_long_as(alive: int) -> None:
-    """Be killed when the parent ends; and see whether it has ended already."""
+    """Arrange to be killed when the parent ends, and exit if it has ended already."""
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, _signal.SIGKILL)
     try:
         os.read(alive, 1)
@@ -183,7 +183,7 @@ def _live_as_long_as(alive: int) -> None:
 
 
 def _keep_to_itself() -> None:
-    """Let no descriptor reach the container but what is passed: later, a small limit may hide those above it."""
+    """Keep all descriptors from the container but those that are passed. Later, a low limit may hide some of them."""
     for name in os.listdir("/proc/self/fd"):
         try:
             if int(name) > 2:
@@ -195,7 +195,7 @@ def _keep_to_itself() -> None:
 def _enter_mount_namespace(config: Config) -> None:
     join(config, ("mount",))
     with At("linux.namespaces"):
-        # A copy, if one was joined: whoever else is in there keeps their root.
+        # If one was joined, this makes a copy, so that the others in it keep their root.
         syscalls.unshare(CLONE_NEWNS)
 
 
@@ -216,7 +216,7 @@ def _enter_namespaces(config: Config) -> None:
 
 
 def _become_root() -> None:
-    """The user namespace's own root: until then this process could still go where minirunc's user can."""
+    """Become root of the user namespace. Until then this process has the rights of minirunc's user."""
     with At("linux.uidMappings"):
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
@@ -233,7 +233,7 @@ def join(config: Config, kinds: Iterable[str]) -> None:
 
 
 def _change_directory(path: str, *, final: bool) -> bool:
-    """Go there as root, who may, or else as the user that the process is to have."""
+    """Change the directory: first as root, and where root may not, as the process's user. Return whether it is done."""
     with At("process.cwd"):
         try:
             folder = inside.open_inside(path)

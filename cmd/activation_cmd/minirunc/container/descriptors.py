@@ -1,6 +1,6 @@
-"""How a container runtime takes the descriptors of an activation, and hands them to what runs inside.
+"""How a container runtime takes the descriptors of an activation and hands them to the program inside.
 
-That is two calls, files() before the fork and exec_process() after it; all else of a runtime is in other modules.
+It takes two calls: files() before the fork, and exec_process() after it.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 class Passed:
-    """What minirunc was started with: the descriptors of LISTEN_FDS, then those that --preserve-fds tells of."""
+    """The descriptors that minirunc was passed: first those of LISTEN_FDS, then as many as --preserve-fds says."""
 
     def __init__(self, preserve_fds: int) -> None:
-        """Take them, before anything else is opened.
+        """Take the descriptors, before anything else is opened.
 
         Raises:
-            ActivationError: the variables of the activation cannot be true.
+            ActivationError: the variables of the activation are wrong.
             OSError: a descriptor to preserve is not open.
         """
         self._files = activation.files(unset_env=False)
-        self._exec_process = activation.exec_process  # which is loaded by this: there is no Python in the container
+        self._exec_process = activation.exec_process  # this loads it, which cannot be done in the container
         first = 3 + len(self._files)
         self._extra = range(first, first + preserve_fds)
         for number in self._extra:
@@ -42,7 +42,7 @@ class Passed:
 
     @property
     def above(self) -> int:
-        """The first number above those that they will have in the container."""
+        """Return the first number above those that the descriptors will have in the container."""
         return 3 + len(self._files) + len(self._extra)
 
     def become(
@@ -54,7 +54,7 @@ class Passed:
         own_pid_namespace: bool,
         before: Callable[[], object],
     ) -> NoReturn:
-        """Become the container's process, with all of them at 3, 4, ... and the variables that say so.
+        """Execute the program, with the descriptors at 3, 4, ... and the variables that say so.
 
         Podman passes the descriptors of an activation by --preserve-fds alone, and writes the variables into
         config.json: there, LISTEN_FDS and LISTEN_FDNAMES tell of the first ones.
@@ -75,7 +75,7 @@ class Passed:
         self._exec_process(args, files, extra=extra, env=env, listen_pid=listen_pid, executable=program, before=before)
 
     def close(self) -> None:
-        """Close this process's copies, or a connection that the container closes would stay open."""
+        """Close this process's copies. Else a connection that the container closes would stay open."""
         for file in self._files:
             file.close()
         for number in self._extra:
@@ -83,7 +83,7 @@ class Passed:
 
 
 def _names(env: Mapping[str, str], most: int) -> list[str]:
-    """The name of each descriptor that the variables of config.json tell of, "" for none."""
+    """Return the names of the descriptors that the variables of config.json announce, "" for one without a name."""
     count = env.get("LISTEN_FDS", "0")
     if not (count.isascii() and count.isdigit() and len(count) < 10 and int(count) <= most):
         raise BundleError(f"process.env has LISTEN_FDS={count}; expected at most {most}, as many as --preserve-fds")

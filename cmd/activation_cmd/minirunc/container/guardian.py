@@ -1,8 +1,9 @@
-"""The guardian: the process between minirunc and the container, which outlives neither and leaves nothing of them.
+"""The guardian: a process between minirunc and the container, which cleans up if minirunc is killed.
 
-minirunc forks it, and it forks the container's process. It sends on the signals that minirunc sends it, and reaps what
-the container leaves. When minirunc is killed, it kills the container and removes the state; when it is killed itself,
-minirunc does that. So it stays until minirunc, which cleans up, then ends it.
+minirunc forks the guardian, and the guardian forks the container's process. The guardian forwards the signals that
+minirunc sends it, and reaps the orphans of the container. If minirunc is killed, it kills the container and removes the
+state. If the guardian is killed, minirunc does that. When the container has ended, minirunc cleans up and ends the
+guardian.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ def guard(
     """Fork the container's process and watch over it.
 
     Args:
-        supervisor: minirunc's number; once the parent is another one, it was killed.
-        channel: tells minirunc of the process, and then that it was started, by its end: exec closes it.
-        ended: gets the exit status, one byte, when all of the container is gone.
+        supervisor: minirunc's process number. If the parent is another process, minirunc was killed.
+        channel: tells minirunc the number of the container's process; the exec closes it.
+        ended: gets the exit status, one byte, when no process of the container is left.
     """
     mounts = -1
     try:
-        os.setsid()  # what kills minirunc's whole group leaves this process to clean up
+        os.setsid()  # a signal to minirunc's whole process group leaves this process to clean up
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
         _enter_namespaces(start.config, channel)
-        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, _signal.SIGTERM)  # which wakes it up, no more
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, _signal.SIGTERM)  # which only wakes this process up
         alive, end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         ask, answer = _socket.socketpair()
         if start.config.namespaces.get("pid"):
@@ -69,7 +70,7 @@ def guard(
 
 
 def _enter_namespaces(config: Config, channel: _socket.socket) -> None:
-    """What only a child is born into, or must own the rest; and what is joined, as long as there is the right to."""
+    """Enter the namespaces that hold for children only, or own the others, and join those that have a path."""
     score = config.process.oom_score_adj
     if score is not None:
         with At("process.oomScoreAdj"), open("/proc/self/oom_score_adj", "w") as file:
@@ -95,7 +96,7 @@ def _enter_namespaces(config: Config, channel: _socket.socket) -> None:
 
 
 def _watch(supervisor: int, pid: int, ended: int, mounts: int) -> None:
-    """Until the supervisor is gone: pass on its signals, and tell it when the process has ended and with what."""
+    """Until minirunc ends, forward its signals, and tell it the exit status when the container has ended."""
     signals = _signal.valid_signals()
     running = True
     while os.getppid() == supervisor:
@@ -106,12 +107,12 @@ def _watch(supervisor: int, pid: int, ended: int, mounts: int) -> None:
                 end_children()
                 _end_joined(mounts)
                 os.write(ended, bytes([status]))
-        elif running and signal.si_pid == supervisor == os.getppid():  # else it is its death that woke this one
+        elif running and signal.si_pid == supervisor == os.getppid():  # if minirunc is gone, its death sent this
             os.kill(pid, signal.si_signo)
 
 
 def _reap(pid: int) -> int | None:
-    """Reap whoever has ended; return the exit status if the process was among them: 128 + n for a signal n."""
+    """Reap all that have ended; return the exit status of the process if it is among them, 128 + n for signal n."""
     status = None
     try:
         while (ended := os.waitpid(-1, os.WNOHANG)) != (0, 0):
@@ -124,22 +125,22 @@ def _reap(pid: int) -> int | None:
 
 
 def read_status(ended: int) -> int:
-    """The exit status that the guardian has written; if it was killed, its child was killed with it."""
+    """Return the exit status that the guardian has written. If the guardian was killed, so was its child."""
     status = os.read(ended, 1)
     return status[0] if status else 128 + int(_signal.SIGKILL)
 
 
 def children() -> set[int]:
-    """The processes whose parent this one is."""
+    """Return the children of this process."""
     with open("/proc/thread-self/children") as file:
         return {int(pid) for pid in file.read().split()}
 
 
 def end_children(spared: Collection[int] = ()) -> None:
-    """Kill what is left below this process, generation after generation: it inherits what its children leave.
+    """Kill all children, and the orphans that they leave, until there are none.
 
     Args:
-        spared: children that it had before.
+        spared: children to leave alone.
     """
     while ours := children().difference(spared):
         for pid in ours:
@@ -149,16 +150,16 @@ def end_children(spared: Collection[int] = ()) -> None:
 
 
 def _held_mount_namespace(ask: _socket.socket, pid: int) -> int:
-    """A descriptor of the namespace that the process has made; it holds its inode number, which is used again else."""
+    """Open the mount namespace that the process has made, so that its inode number is not used again."""
     if not ask.recv(1):
-        return -1  # it has ended before
+        return -1  # it ended before
     mounts = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     ask.send(b"!")
     return mounts
 
 
 def _end_joined(mounts: int) -> None:
-    """Kill what is left in the mount namespace: where a PID namespace was joined, nobody here inherits it."""
+    """Kill the processes in the mount namespace. In a joined PID namespace, orphans are not inherited here."""
     if mounts < 0:
         return
     inode = os.fstat(mounts).st_ino

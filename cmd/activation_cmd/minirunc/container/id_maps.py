@@ -1,4 +1,4 @@
-"""The numbers of a new user namespace, written from outside: user_namespaces(7)."""
+"""Writes the mappings of a new user namespace, which is done from outside: user_namespaces(7)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write(pid: int, config: Config) -> None:
             elif [mapping[1:] for mapping in mappings] == [(own, 1)]:
                 if which == "gid":
                     with open(f"/proc/{pid}/setgroups", "w") as file:
-                        file.write("deny")  # or groups that deny something could be left
+                        file.write("deny")  # or a process could leave a group that denies it something
                 _write(f"/proc/{pid}/{which}_map", mappings)
             else:
                 _run_helper(f"new{which}map", pid, mappings, own)
@@ -33,7 +33,7 @@ def _write(path: str, mappings: list[tuple[int, int, int]]) -> None:
     text = "\n".join(" ".join(map(str, mapping)) for mapping in mappings)
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        os.write(descriptor, text.encode())  # all of it at once, the kernel wants
+        os.write(descriptor, text.encode())  # the kernel takes only one write
     finally:
         os.close(descriptor)
 

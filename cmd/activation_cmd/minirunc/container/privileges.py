@@ -22,7 +22,7 @@ _INFINITY = (1 << 63) - 1  # what setrlimit(2) takes for no limit begins above
 
 
 def set_limits(process: Process) -> None:
-    """Apply process.rlimits, but for lowering how many files may be open: some have to be until the exec."""
+    """Apply process.rlimits, but do not lower the number of open files yet: minirunc needs some until the exec."""
     for name, (soft, hard) in process.rlimits.items():
         if name != _FILES:
             _set_limit(name, soft, hard)
@@ -31,7 +31,7 @@ def set_limits(process: Process) -> None:
 
 
 def set_file_limit(process: Process) -> None:
-    """Apply process.rlimits to how many files may be open."""
+    """Apply process.rlimits to the number of open files."""
     if _FILES in process.rlimits:
         _set_limit(_FILES, *process.rlimits[_FILES])
 
@@ -41,47 +41,47 @@ def _set_limit(name: str, soft: int, hard: int) -> None:
         pair = [resource.RLIM_INFINITY if limit > _INFINITY else limit for limit in (soft, hard)]
         try:
             resource.setrlimit(RLIMITS[name], (pair[0], pair[1]))
-        except ValueError as error:  # which is what resource makes of some errors
+        except ValueError as error:  # the module resource turns some errors into this
             raise OSError(0, str(error)) from None
 
 
 def give_streams(config: Config) -> None:
-    """Let process.user open /dev/stdout and the like, where they are pipes or sockets; from outside its namespace."""
+    """Give process.user the standard streams that are pipes or sockets, so that it can open /dev/stdout."""
     if config.namespaces.get("user"):
-        return  # joined: who its users are outside is not known
+        return  # in a joined one, the numbers outside are not known
     for number in range(3):
         kind = os.fstat(number).st_mode
         if stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind):
             try:
                 os.fchown(number, config.outside_uid, -1)
-            except OSError:  # somebody else's, who may not give it away
+            except OSError:  # it belongs to another user
                 pass
 
 
 def leave_session_keyring() -> None:
-    """Give up the session keyring of minirunc's caller for a new one, or the container could use the keys in it.
+    """Replace the session keyring of minirunc's caller by a new one, or the container could use the caller's keys.
 
     Raises:
-        BundleError: that cannot be.
+        BundleError: a new one cannot be had.
     """
     try:
         syscalls.join_new_session_keyring()
     except LookupError:
         raise BundleError(
-            "minirunc knows no way to a new session keyring on this architecture; "
-            "expected one, or --no-new-keyring to leave the container that of minirunc's caller"
+            "minirunc cannot make a session keyring on this architecture; "
+            "expected that it can, or --no-new-keyring, with which the container shares the caller's"
         ) from None
     except OSError as error:
         if error.errno == errno.ENOSYS:
-            return  # a kernel without keyrings has no keys to give away
+            return  # a kernel without keyrings has no keys
         raise BundleError(
-            f"there is no new session keyring to be had: {error.strerror}; "
-            "expected one, or --no-new-keyring to leave the container that of minirunc's caller"
+            f"a new session keyring cannot be made: {error.strerror}; "
+            "expected that it can, or --no-new-keyring, with which the container shares the caller's"
         ) from None
 
 
 def set_user(config: Config) -> None:
-    """Become process.user, with the bounding set of process.capabilities. All other capabilities are still there."""
+    """Become process.user, with the bounding set of process.capabilities. Other sets keep all capabilities."""
     process = config.process
     with At("process.capabilities"):
         for number in CAPABILITIES.values():
@@ -92,7 +92,7 @@ def set_user(config: Config) -> None:
         try:
             os.setgroups(process.additional_gids)
         except PermissionError:
-            # A user namespace that was made without root has no say in it, and no groups.
+            # In a user namespace that was made without root, groups cannot be set, and there are none.
             if process.additional_gids or "user" not in config.namespaces:
                 raise
         os.setresgid(process.gid, process.gid, process.gid)
@@ -101,13 +101,13 @@ def set_user(config: Config) -> None:
 
 
 def use_all_capabilities() -> None:
-    """Make use of every capability that there still is, which a change of user has ended."""
+    """Make every permitted capability effective again, after a change of user."""
     _, permitted, inheritable = syscalls.capget()
     syscalls.capset(permitted, permitted, inheritable)
 
 
 def set_capabilities(process: Process) -> list[str]:
-    """Give up all capabilities but those of process.capabilities; return those that were wanted and are not there."""
+    """Drop all capabilities but those of process.capabilities; return the names of those that are not available."""
     with At("process.capabilities"):
         wanted = process.capabilities
         _, available, _ = syscalls.capget()
@@ -116,7 +116,7 @@ def set_capabilities(process: Process) -> list[str]:
         syscalls.capset(wanted["effective"] & permitted, permitted, inheritable)
         syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_CLEAR_ALL)
         for number in CAPABILITIES.values():
-            # The kernel takes no other into the ambient set.
+            # The kernel accepts no others in the ambient set.
             if wanted["ambient"] & permitted & inheritable & 1 << number:
                 syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_RAISE, number)
         missing = (wanted["permitted"] | wanted["effective"] | wanted["inheritable"]) & ~available
