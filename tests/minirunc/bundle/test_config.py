@@ -167,6 +167,7 @@ WRONG: dict[str, tuple[Change, str]] = {
         "expected no such parameter without a new network namespace",
     ),
     "a way out of the network": (put("linux.sysctl", {"net/../vm/swappiness": "1"}), "expected"),
+    "a parameter of two lines": (put("linux.sysctl", {"a\nb": "1"}), "linux.sysctl.'a\\nb' is '1'; expected"),
     "annotations in an array": (put("annotations", ["a"]), "annotations is ['a']; expected an object"),
 }
 

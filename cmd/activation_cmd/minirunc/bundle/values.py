@@ -58,7 +58,8 @@ class Value:
         """Return a member of an object; of an absent object, an absent value."""
         if not isinstance(self.raw, (dict, type(None))):
             raise self.wrong("an object")
-        return Value(f"{self.path}.{key}" if self.path else key, (self.raw or {}).get(key))
+        name = key if key.isprintable() else repr(key)
+        return Value(f"{self.path}.{name}" if self.path else name, (self.raw or {}).get(key))
 
     def required(self) -> Value:
         """Return the value itself, which must be an object."""
