@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from ._environment import environ
+from ._environment import ActivationError, environ, number
 
 HOW_TO_START = "start the program by its socket unit, or by socket-activate or systemd-socket-activate"
 
@@ -17,8 +17,11 @@ def nothing_passed(pid: int, pidfd_id: int | None) -> str:
         pid: the process that files() looked for.
         pidfd_id: the inode number of its pidfd, None where that cannot be known.
     """
-    variables = environ()
-    count, meant, meant_id = (variables.get(name) for name in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_PIDFDID"))
+    count = environ().get("LISTEN_FDS")
+    try:
+        meant, meant_id = number("LISTEN_PID"), number("LISTEN_PIDFDID")
+    except ActivationError as error:
+        return str(error)
     this = f"this process is {pid}" if pid == os.getpid() else f"files() was asked for those of process {pid}"
     if count is None:
         return _no_variables()
@@ -28,24 +31,25 @@ def nothing_passed(pid: int, pidfd_id: int | None) -> str:
             f"LISTEN_FDS is {count}, but LISTEN_PID is not set, so nobody knows whom the descriptors are meant for; "
             "whatever started this process must set it"
         )
-    if int(meant) != pid:
-        return (
-            f"LISTEN_FDS is {count}, but LISTEN_PID is {meant}, which is {_relation(int(meant))}, and {this}; "
-            + _remedy(int(meant))
+    if meant != pid:
+        return f"LISTEN_FDS is {count}, but LISTEN_PID is {meant}, which is {_relation(meant)}, and {this}; " + _remedy(
+            meant
         )
-    if meant_id is not None and pidfd_id not in (None, int(meant_id)):
+    if meant_id is not None and pidfd_id not in (None, meant_id):
         return (
             f"LISTEN_FDS is {count} and LISTEN_PID is {meant}, which is right, but LISTEN_PIDFDID is {meant_id}, which "
             f"is another process's (this one's is {pidfd_id}); a wrapper that sets LISTEN_PID itself must unset "
             "LISTEN_PIDFDID, or better leave both as they are and use exec"
         )
-    if pid != os.getpid() and count != "0":
+    if count == "0":
+        return f"LISTEN_FDS is {count}: whatever started this process passed no descriptors"
+    if pid != os.getpid():
         return f"LISTEN_FDS is {count} and LISTEN_PID is {meant}, but there is no such process any more"
-    return f"LISTEN_FDS is {count}: whatever started this process passed no descriptors"
+    return f"LISTEN_FDS is {count}, and files() was not called yet"
 
 
 def _no_variables() -> str:
-    if is_socket(0):
+    if _is_socket(0):
         return (
             "LISTEN_FDS is not set, but standard input is a socket, as StandardInput=socket, inetd and "
             "systemd-socket-activate --inetd pass one; leave that out, or take it by "
@@ -54,7 +58,7 @@ def _no_variables() -> str:
     return f"LISTEN_FDS is not set; {HOW_TO_START}"
 
 
-def is_socket(number: int) -> bool:
+def _is_socket(number: int) -> bool:
     try:
         return stat.S_ISSOCK(os.fstat(number).st_mode)
     except OSError:

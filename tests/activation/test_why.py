@@ -168,6 +168,18 @@ def test_a_second_call_is_told() -> None:
     assert said == "0\nan earlier call of files() has returned what was passed; call it once, and keep what it returns"
 
 
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ({"LISTEN_FDS": "1", "LISTEN_PID": "x"}, "LISTEN_PID is 'x'; expected a plain decimal number"),
+        ({"LISTEN_FDS": "1", "LISTEN_PID": "self"}, "LISTEN_FDS is 1, and files() was not called yet"),
+    ],
+)
+def test_the_reason_can_be_asked_for_before_files_is_called(env: dict[str, str], words: str) -> None:
+    with tcp_listener() as tcp:
+        assert words in output("print(activation.why_nothing_was_passed())", [tcp], env)
+
+
 def test_the_reason_is_known_when_the_variables_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LISTEN_PID", "1")
     monkeypatch.setenv("LISTEN_FDS", "1")
