@@ -23,7 +23,7 @@ def test_a_kill_at_any_byte_code_is_not_noticed(family: str, life: str) -> None:
     done = subprocess.run(command, stdout=subprocess.PIPE, timeout=300, check=True)
     found = json.loads(done.stdout)
     assert found["failures"] == []
-    assert found["points"] > 15
+    assert found["points"] > 5  # newer Pythons need fewer byte codes
     if life == "recovery":
         assert found["unheard"] == []
     else:

@@ -233,6 +233,8 @@ async def test_a_barrier_ends_when_the_manager_has_come_to_it(manager: socket.so
 
 
 async def test_a_barrier_that_nobody_answers_ends_in_time(manager: socket.socket) -> None:
+    assert activation.notify("A=1")  # opens the socket to the manager, which stays
+    assert manager.recv(100) == b"A=1"
     before = open_descriptors()
     assert await activation.notify_barrier(0.01) is False
     assert open_descriptors() == before

@@ -193,7 +193,8 @@ async def test_the_manager_learns_how_the_container_ended(tmp_path: Path) -> Non
 
 async def test_a_manager_that_does_not_read_holds_up_no_signal(tmp_path: Path) -> None:
     code = "import _thread\n_thread.start_new_thread(lambda: [tell('STATUS=more') for _ in range(2000)], ())\n"
-    code += "signal.signal(signal.SIGTERM, lambda *_: os._exit(3)); print('ready', flush=True); signal.pause()"
+    code += "signal.signal(signal.SIGTERM, lambda *_: os._exit(3)); print('ready', flush=True)\n"
+    code += "while True: signal.sigtimedwait([], 0.05)"
     with telling(tmp_path, code) as told:
         assert told.process.stdout
         assert await trio.to_thread.run_sync(told.process.stdout.readline) == "ready\n"
@@ -218,7 +219,7 @@ signal.signal(signal.SIGHUP, count)
 tell("READY=1")
 barrier()
 while True:
-    signal.pause()
+    signal.sigtimedwait([], 0.05)
 """
     with telling(tmp_path, code) as told:
         await told.assignments()
@@ -240,7 +241,8 @@ signal.signal(signal.SIGTERM, lambda *_: os._exit(3))
 for _ in range(3000):
     tell(b"X=\\0a")
 tell("READY=1")
-signal.pause()
+while True:
+    signal.sigtimedwait([], 0.05)
 """
     with telling(tmp_path, code) as told:
         assert "READY=1" in await told.assignments()
@@ -269,7 +271,8 @@ for _ in range(max(4, 2 * os.cpu_count())):
             tell("{message}")
 signal.signal(signal.SIGTERM, lambda *_: os._exit(3))
 tell("READY=1")
-signal.pause()
+while True:
+    signal.sigtimedwait([], 0.05)
 """
     with telling(tmp_path, code) as told:
         while "READY=1" not in (await told.next()).assignments:

@@ -150,7 +150,8 @@ def test_a_terminal_is_refused_with_a_word(podman: Podman) -> None:
 
 def test_a_container_in_the_background_is_stopped_and_removed(podman: Podman) -> None:
     code = "import os, signal; signal.signal(signal.SIGTERM, lambda *_: os._exit(3)); print('ready', flush=True)"
-    assert podman("run", "-d", "--name=box", "ROOT", *python(f"{code}\nwhile True: signal.pause()")).returncode == 0
+    code += "\nwhile True: signal.sigtimedwait([], 0.05)"
+    assert podman("run", "-d", "--name=box", "ROOT", *python(code)).returncode == 0
     eventually(lambda: b"ready" in podman("logs", "box").stdout, "it runs")
     assert podman.status("box") == "running 0"
     (identity,) = os.listdir(podman.state)

@@ -39,7 +39,7 @@ for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGWINCH, s
     signal.signal(number, told)
 print("ready", flush=True)
 while True:
-    signal.pause()
+    signal.sigtimedwait([], 0.05)
 """
 
 

@@ -180,7 +180,7 @@ conn = listener.accept()[0]  # stays open until this process ends: the client le
 note("started")
 os.close(writer)
 while True:
-    signal.pause()
+    signal.sigtimedwait([], 0.05)
 """
     unit = write(tmp_path, code, service="Type=notify\nNotifyAccess=all\nRestart=always\nRestartSec=1ms\n", unit=OFTEN)
     with running(SOCKET_ACTIVATE, unit, until=b"listening", status=0):

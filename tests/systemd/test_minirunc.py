@@ -167,7 +167,8 @@ else:
     tell("READY=1\\nSTATUS=stored")
     barrier()
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-signal.pause()
+while True:
+    signal.sigtimedwait([], 0.05)
 """
     add_container(manager, "box", python(PRELUDE + code), "NotifyAccess=all\nFileDescriptorStoreMax=5\n")
     manager.systemctl("start", "box.service")
@@ -189,7 +190,7 @@ def reload(*_):
 signal.signal(signal.SIGHUP, reload)
 tell("READY=1")
 while True:
-    signal.pause()
+    signal.sigtimedwait([], 0.05)
 """
     add_container(manager, "box", python(PRELUDE + code), "NotifyAccess=all\nExecReload=kill -HUP $MAINPID\n")
     manager.systemctl("start", "box.service")

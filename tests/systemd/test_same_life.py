@@ -74,7 +74,7 @@ def child(action):
 
 def wait():
     while True:
-        signal.pause()
+        signal.sigtimedwait([], 0.05)
 
 first = not os.path.exists(sys.argv[1])
 if not sys.argv[2:]:

@@ -119,7 +119,7 @@ open("/proc/self/comm", "wb").write(b"\xff\xfe) (")
 signal.signal(signal.SIGTERM, lambda *_: os._exit(3))
 print("named", flush=True)
 while True:
-    signal.pause()
+    signal.sigtimedwait([], 0.05)
 """
     add_bundle(tmp_path, python(code))
     command = [MINIRUNC, "--root", str(tmp_path / "state"), "run", "-b", str(tmp_path), "box"]
@@ -203,7 +203,7 @@ import activation
 signal.signal(signal.SIGTERM, lambda *_: os._exit(3))
 activation.notify("READY=1")
 while True:
-    signal.pause()
+    signal.sigtimedwait([], 0.05)
 """
 
     def show(config: dict[str, Any]) -> None:
