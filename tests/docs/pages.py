@@ -3,7 +3,7 @@
 A page is played in a folder of its own, from top to bottom:
 
 - A block below ``<!-- file: NAME -->`` is saved under that name.
-- A ``python`` block without a name is run as a program behind passed sockets, one for TCP and one for UDP, or those of
+- A ``python`` block without a name is run as a program behind a passed TCP socket, or those of
   ``<!-- passed: chat=tcp admin=unix -->``. It may await, and knows what the page's ``<!-- invisible-code: python`` told
   before. As soon as it is ready, it is told to stop. It has to end well.
 - A ``console`` block is typed into a shell that lives as long as the page. What it shows has to appear, line by line;
@@ -209,7 +209,7 @@ class Page:
         elif example.document.text[example.start :].startswith("<!--"):
             self._before += text
         else:
-            passed = [item.split("=") for item in comments.get("passed", "tcp=tcp udp=udp").split()]
+            passed = [item.split("=") for item in comments.get("passed", "tcp=tcp").split()]
             trio.run(self._run, text, passed)
 
     async def _run(self, fragment: str, passed: Any) -> None:
