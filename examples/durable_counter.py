@@ -6,7 +6,6 @@ Under systemd, its unit needs FileDescriptorStoreMax=3.
 """
 
 import logging
-from functools import partial
 
 import trio
 
@@ -21,6 +20,11 @@ async def count(stream: activation.DurableStream) -> None:
         await stream.send_all(stream.state + b" " + line)
 
 
+async def main() -> None:
+    """Serve what was passed."""
+    await activation.serve(count, durable=True)
+
+
 if __name__ == "__main__":
     logging.basicConfig(format="%(message)s")
-    trio.run(partial(activation.serve, count, durable=True))
+    trio.run(main)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -12,9 +10,11 @@ import trio
 from activation.testing import activated
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from activation.testing import Daemon
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+    from .conftest import Started
 
 
 async def answer(client: trio.SocketStream, said: bytes) -> bytes:
@@ -26,8 +26,8 @@ async def answer(client: trio.SocketStream, said: bytes) -> bytes:
     return received
 
 
-async def test_the_count_goes_on() -> None:
-    async with activated([sys.executable, str(EXAMPLES / "durable_counter.py")], {"main": "unix"}, store=3) as daemon:
+async def test_the_count_goes_on(started: Started) -> None:
+    async with activated(started("durable_counter"), {"main": "unix"}, store=3) as daemon:
         await daemon.ready()
         client = await daemon.connect("main")
         for number in range(1, 7):
@@ -35,16 +35,15 @@ async def test_the_count_goes_on() -> None:
             await (daemon.crash() if number % 2 else daemon.restart())
 
 
-async def test_each_line_is_in_the_database_once(tmp_path: Path) -> None:
+async def test_each_line_is_in_the_database_once(started: Started, tmp_path: Path) -> None:
     path = tmp_path / "lines.db"
-    command = [sys.executable, str(EXAMPLES / "durable_inserts.py"), str(path)]
     lines = [b"line %d\n" % number for number in range(150)]
 
     async def crash(daemon: Daemon) -> None:
         for _ in range(3):
             await daemon.crash()
 
-    async with activated(command, {"main": "unix"}, store=3) as daemon:
+    async with activated(started("durable_inserts", str(path)), {"main": "unix"}, store=3) as daemon:
         await daemon.ready()
         client = await daemon.connect("main")
         received = b""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+import activation
 from activation.testing import activated
 from tests.children import no_leak
 
@@ -237,3 +238,20 @@ async def test_what_is_no_socket_has_no_address(started: Starts) -> None:
             with pytest.raises(ValueError, match="'connection' takes no clients"):
                 await daemon.connect("connection")
             await daemon.ready()
+
+
+async def test_what_is_stored_and_no_file_has_no_contents() -> None:
+    async def daemon() -> None:
+        one, other = socket.socketpair()
+        with one, other:
+            activation.notify("FDSTORE=1", "FDNAME=pair", "READY=1", fds=[one])
+            await trio.sleep_forever()
+
+    async with activated(daemon, {}, store=1) as running:
+        await running.ready()
+        assert running.stored == ["pair"]
+        with pytest.raises(ValueError, match="'pair' in the store is no file and has no contents"):
+            running.stored_state("pair")
+        assert repr(running).endswith("running, status None>")
+        await running.stop()
+        assert repr(running).endswith("ended with SIGTERM, status None>")
