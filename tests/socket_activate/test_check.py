@@ -209,3 +209,9 @@ def test_commands_tell_their_version(command: str) -> None:
 
     done = run(str(Path(SOCKET_ACTIVATE).with_name(command)), "--version")
     assert (done.returncode, done.stdout.decode()) == (0, f"{command} {activation.__version__}\n")
+
+
+def test_help_says_what_it_takes_itself_for() -> None:
+    text = run(SOCKET_ACTIVATE, "--help").stdout.decode()
+    assert "%t is /run or XDG_RUNTIME_DIR" in text
+    assert "--user" in text

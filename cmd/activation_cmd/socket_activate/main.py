@@ -22,27 +22,28 @@ PROGRAM = "socket-activate"
 
 DESCRIPTION = """\
 Make listening sockets, and start a program with them when the first client comes; start it again for the next client
-when it has ended. Either COMMAND, with the sockets of -l, or the services of systemd's socket units."""
+when it has ended. The program is COMMAND, with the sockets of -l, or the services of systemd's socket units."""
 
 EPILOG = """\
-Signals: SIGTERM, SIGINT and SIGHUP end what runs, by KillSignal= or SIGTERM, and remove the paths that were made; a
-second one ends it at once. SIGHUP reloads instead where a service says how. What it was started to ignore, as by nohup,
-it ignores; its services do not.
+Signals: SIGTERM, SIGINT and SIGHUP end the services, by KillSignal= or SIGTERM, and remove the paths that were made; a
+second signal kills them. SIGHUP reloads instead if a service says how. Signals that socket-activate was started to
+ignore, as by nohup, it ignores; its services do not.
 
-Exit status: 0 when a signal ended it; 1 for an address, a unit or a service that fails; 2 for wrong usage; 126 if
-COMMAND may not run, 127 if there is none. A unit file that fails does not end the others.
+Exit status: 0 when a signal ended it; 1 if an address, a unit or a service fails; 2 for wrong usage; 126 if COMMAND may
+not run, 127 if it does not exist. A unit file that fails does not end the others.
 
-Unit files: for root, socket-activate takes itself for the manager of the system, for everybody else for a user's
-(--user): %%t is /run there and XDG_RUNTIME_DIR here, %%h the home of root or HOME, and so are the other specifiers and
-RuntimeDirectory=. The log, for StandardOutput=journal, is its own standard output and error.
+Unit files: for root, they are those of the system, for everybody else those of the user, and with --user also for root.
+So %t is /run or XDG_RUNTIME_DIR, %h is root's home or HOME; the same holds for other specifiers and for
+RuntimeDirectory=. The log, for StandardOutput=journal, is the standard output and error of socket-activate.
 
-If it finds NOTIFY_SOCKET it sends READY=1 when all listens, and STOPPING=1.
+Started with NOTIFY_SOCKET, it sends READY=1 when all sockets listen, and STOPPING=1 when it ends.
 
-Differences from systemd-socket-activate: the environment is passed on (--clean-env: TERM, PATH, USER and HOME alone),
-with INVOCATION_ID, SYSTEMD_EXEC_PID and NOTIFY_SOCKET; COMMAND is a child and is started again for the next client
-(--once: this process becomes it); standard input is /dev/null; host names are addresses, too; paths are removed at the
-end, and one that is in use is refused; what --accept passes is named connection and comes with REMOTE_ADDR and
-REMOTE_PORT. --setenv, --fdname, --inetd, --accept, --datagram and --seqpacket are the same there."""
+Differences from systemd-socket-activate: the environment is passed on (--clean-env: only TERM, PATH, USER and HOME),
+with INVOCATION_ID, SYSTEMD_EXEC_PID and NOTIFY_SOCKET. COMMAND is a child, and is started again for the next client
+(--once: this process becomes COMMAND). A COMMAND that PATH does not have is looked for beside socket-activate. Standard
+input is /dev/null. Addresses may have host names. Paths are removed at the end, and a path that is in use is refused.
+What --accept passes is named connection, and comes with REMOTE_ADDR and REMOTE_PORT. --setenv, --fdname, --inetd,
+--accept, --datagram and --seqpacket are the same there."""
 
 
 class _ExitError(Exception):
