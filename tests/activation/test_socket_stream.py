@@ -15,6 +15,7 @@ from activation._socket_stream import MOST_WAITS, SocketStream
 from tests.children import tcp_listener
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Awaitable, Callable
 
 LIMIT = 30
@@ -465,6 +466,27 @@ async def test_data_that_comes_late_again_and_again_is_waited_for() -> None:
                 nursery.start_soon(receive, b"%d" % number)
                 await wait_all_tasks_blocked()
                 await theirs.send_all(b"%d" % number)
+
+
+async def test_tls_can_begin_on_it(certificate: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    server, client = certificate
+    ours, theirs = pair()
+    data = random.Random(0).randbytes(300_000)
+
+    async def echo() -> None:
+        async with trio.SSLStream(ours, server, server_side=True) as encrypted:
+            async for some in encrypted:
+                await encrypted.send_all(some)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(echo)
+        with trio.fail_after(LIMIT):
+            async with trio.SSLStream(theirs, client, server_hostname="localhost") as encrypted:
+                nursery.start_soon(encrypted.send_all, data)
+                received = bytearray()
+                while len(received) < len(data):
+                    received += await encrypted.receive_some()
+    assert received == data
 
 
 # What serve gives to a handler
