@@ -138,9 +138,10 @@ class OnDemand:
 
     async def _started_by_client(self) -> Child | None:
         limit = max(self._triggered, self._started, key=RateLimit.exhausted_until)
-        with trio.CancelScope(deadline=limit.exhausted_until()) as self._pause:
-            await self._readable()
-            self._give_up(f"clients started it {limit}")
+        if limit.exhausted_until() > trio.current_time():
+            with trio.CancelScope(deadline=limit.exhausted_until()) as self._pause:
+                await self._readable()
+                self._give_up(f"clients started it {limit}")
         if self.failed or self._stopping:
             return None
         child = await self._client_comes()
