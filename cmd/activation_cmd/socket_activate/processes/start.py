@@ -59,7 +59,7 @@ class Start(NamedTuple):
     ignore_sigpipe: bool = False
     umask: int | None = None
     directories: Sequence[Directory] = ()
-    owner: tuple[int, int] | None = None
+    owner: Sequence[int] | None = None
     before: Sequence[Start] = ()
     optional: bool = False
 

@@ -68,7 +68,7 @@ def _opened(what: int | str, target: int, standard: Sequence[int | str | None]) 
         return sock.detach()
 
 
-def make_directories(directories: Sequence[Directory], owner: tuple[int, int] | None) -> None:
+def make_directories(directories: Sequence[Directory], owner: Sequence[int] | None) -> None:
     """Make the folders of a service, or see to it that they are as it expects them.
 
     Args:
@@ -86,7 +86,7 @@ def make_directories(directories: Sequence[Directory], owner: tuple[int, int] | 
             raise StartError(status, f"cannot make the folder {path}: {reason(error)}") from None
 
 
-def _make(path: str, mode: int, owner: tuple[int, int] | None, *, owned: bool) -> None:
+def _make(path: str, mode: int, owner: Sequence[int] | None, *, owned: bool) -> None:
     os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
     try:
         os.mkdir(path, mode)
@@ -102,10 +102,10 @@ def _make(path: str, mode: int, owner: tuple[int, int] | None, *, owned: bool) -
         os.close(descriptor)
 
 
-def _give(descriptor: int, owner: tuple[int, int]) -> None:
+def _give(descriptor: int, owner: Sequence[int]) -> None:
     """Give a folder with all that is in it to somebody else; following no link."""
     found = os.fstat(descriptor)
-    if (found.st_uid, found.st_gid) == owner:
+    if [found.st_uid, found.st_gid] == [*owner]:  # marshal has made a list of it
         return
     for _, folders, files, inside in os.fwalk(".", dir_fd=descriptor):
         for name in (*folders, *files):
