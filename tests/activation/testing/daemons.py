@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from functools import partial
 
 import trio
 
@@ -24,29 +23,19 @@ async def echoing() -> None:
 
 async def every_kind() -> None:
     """Echo on every kind of socket, and tell by which names they came."""
-    passed = activation.files()
-    activation.notify("X_NAMES=" + ",".join(file.name for file in passed))
 
     async def messages(channel: activation.SeqpacketChannel) -> None:
-        async with channel:
-            async for message in channel:
-                await channel.send(message)
+        async for message in channel:
+            await channel.send(message)
 
     async def packets(sock: trio.socket.SocketType) -> None:
-        with sock:
-            while True:
-                packet, sender = await sock.recvfrom(1000)
-                await sock.sendto(packet, sender)
+        while True:
+            packet, sender = await sock.recvfrom(1000)
+            await sock.sendto(packet, sender)
 
-    async with trio.open_nursery() as nursery:
-        for sock in activation.packet_conns(passed):
-            if sock:
-                nursery.start_soon(packets, sock)
-        for listener in activation.seqpacket_listeners(passed):
-            if listener:
-                nursery.start_soon(partial(trio.serve_listeners, messages, [listener]))
-        await activation.serve(echo, activation.listeners(passed), drain_timeout=0.05)
-        nursery.cancel_scope.cancel()
+    names = [file.name for file in activation.files(unset_env=False)]
+    activation.notify("X_NAMES=" + ",".join(names))
+    await activation.serve({"c": packets, "d": packets, "e": messages, "*": echo}, drain_timeout=0.05)
 
 
 async def counting() -> None:
