@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 import trio
@@ -18,11 +18,10 @@ from activation._types import HasFileno
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-Kind: TypeAlias = Literal["unix", "tcp", "udp", "unix-datagram", "seqpacket"]
-KINDS = get_args(Kind)
+KINDS = ("unix", "tcp", "udp", "unix-datagram", "seqpacket")
 
-
-What: TypeAlias = Kind | HasFileno
+What: TypeAlias = str | HasFileno
+"""A kind of socket, or what to pass itself. Not a Literal: a dictionary in a variable would need an annotation."""
 
 
 @attrs.frozen(eq=False)

@@ -73,7 +73,7 @@ async def test_each_connection_has_the_handler_of_its_name() -> None:
 
 async def test_several_sockets_of_one_name_and_what_is_left_have_a_handler() -> None:
     sockets = [("a", "unix"), ("b", "unix"), ("a", "unix"), ("c", "tcp")]
-    async with activated(serving({"a": echo, "*": upper}), sockets) as daemon:  # type: ignore[arg-type]
+    async with activated(serving({"a": echo, "*": upper}), sockets) as daemon:
         await daemon.ready()
         for name, answer in (("a", b"word"), ("b", b"WORD"), ("c", b"WORD")):
             stream = await daemon.connect(name)

@@ -72,8 +72,7 @@ async def test_every_kind_of_socket_is_passed_and_reached(started: Starts, tmp_p
     with no_leak(), socket.socket(socket.AF_UNIX) as own, trio.fail_after(LIMIT):
         own.bind(str(tmp_path / "own.sk"))
         own.listen()
-        pairs = [*kinds.items(), ("own", own)]
-        async with activated(started("every_kind"), pairs) as daemon:  # type: ignore[arg-type]
+        async with activated(started("every_kind"), [*kinds.items(), ("own", own)]) as daemon:
             assert await daemon.wait_told("X_NAMES=") == "X_NAMES=a,b,c,d,e,own"
             for name in ("a", "b", "own"):
                 assert await echoes(await daemon.connect(name))
