@@ -78,8 +78,10 @@ def prompts(block: str, prompt: str) -> list[Prompt]:
 class Shell:
     """A bash that is typed into, in a terminal's place."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], limit: float) -> None:
+        """Type into ``process``, and wait so many seconds for what should appear."""
         self._process = process
+        self._limit = limit
         self._typed = 0
         self._output = b""
 
@@ -92,7 +94,7 @@ class Shell:
         quoted = prompt.command.replace("'", "'\\''")
         self._process.stdin.write(f"eval '{quoted}' </dev/null\necho '{end}'$?\n".encode())
         self._process.stdin.flush()
-        deadline = time.monotonic() + LIMIT
+        deadline = time.monotonic() + self._limit
         while not (end in self.output and appeared(prompt.shown, self.output)):
             left = deadline - time.monotonic()
             assert left > 0, f"$ {prompt.command}\nshould show\n{prompt.shown}\nand shows\n{self.output}"
@@ -141,6 +143,7 @@ class Page:
         bash: Callable[[], subprocess.Popen[bytes]] | None = None,
         replace: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
+        limit: float = LIMIT,
     ) -> None:
         """Prepare it.
 
@@ -151,12 +154,14 @@ class Page:
             bash: starts what they are typed into; by default it is in the folder, with the commands on its PATH.
             replace: what is otherwise where it is played.
             env: more of the shell's environment.
+            limit: how many seconds to wait for what a command should show.
         """
         self.folder = folder
         self.prompt = prompt
         self.replace = {PORT: str(free_port()), **(replace or {})}
         self.env = {**os.environ, "PATH": f"{SCRIPTS}:{os.environ['PATH']}", **(env or {})}
         self.bash = bash or self._bash
+        self.limit = limit
         self.files: dict[str, str] = {}
         self._before = ""
         self._shell: Shell | None = None
@@ -226,7 +231,7 @@ class Page:
             return
         for prompt in prompts(self._text(example), self.prompt):
             if self._shell is None:
-                self._shell = Shell(self.bash())
+                self._shell = Shell(self.bash(), self.limit)
             self._shell.type(prompt)
 
     def _bash(self) -> subprocess.Popen[bytes]:

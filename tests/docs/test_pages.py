@@ -12,7 +12,7 @@ import pytest
 
 import activation
 import activation.testing
-from tests.commands import LIMIT
+from tests.commands import LIMIT, SCRIPTS
 from tests.systemd.conftest import start_manager
 from tests.systemd.manager import missing
 
@@ -74,7 +74,9 @@ def test_the_readme_goes_as_it_says(tmp_path: Path) -> None:
     pip = venv / "bin" / "pip"
     pip.write_text(f'#!/bin/sh\nexec "{base}" -m pip --python "{venv}/bin/python" "$@"\n')
     pip.chmod(0o755)
-    Page(ROOT / "README.md", clone, env={"PATH": f"{venv / 'bin'}:/usr/bin:/bin"}).play()
+    (venv / "bin" / "pipx").symlink_to(SCRIPTS / "pipx")
+    env = {"PATH": f"{venv / 'bin'}:/usr/bin:/bin", "PIPX_HOME": str(tmp_path / "pipx")}
+    Page(ROOT / "README.md", clone, env={**env, "PIPX_DEFAULT_PYTHON": sys.executable}, limit=300).play()
 
 
 def test_the_test_that_contributing_shows_passes(tmp_path: Path) -> None:
