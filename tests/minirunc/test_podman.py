@@ -117,6 +117,14 @@ def test_output_and_exit_status_are_the_containers(podman: Podman) -> None:
     assert b"err\n" in done.stderr
 
 
+def test_a_read_only_container_has_folders_to_write_to(podman: Podman) -> None:
+    (podman.rootfs / "data").mkdir()
+    (podman.rootfs / "data" / "file").write_text("of the image\n")
+    show = "cat /data/file; echo x >/data/new && echo x >/tmp/new && echo x >/run/new; echo $?; echo x >/etc/new"
+    done = podman("run", "--rm", "--read-only", "--tmpfs=/data", "ROOT", "sh", "-c", show)
+    assert (done.returncode != 0, done.stdout) == (True, b"of the image\n0\n")
+
+
 def test_standard_input_reaches_the_container(podman: Podman) -> None:
     assert run(*podman.running("--rm", "-i", "ROOT", "cat"), stdin=b"hello\n").stdout == b"hello\n"
 

@@ -478,10 +478,6 @@ NOT_APPLIED: dict[str, tuple[str, dict[str, Any]]] = {
     "linux.intelRdt": ("intelrdt", {"linux": {"intelRdt": {"closID": "x"}}}),
     "process.scheduler": ("scheduling", {"process": {"scheduler": {"policy": "SCHED_IDLE"}}}),
     "hooks": ("hooks", {"hooks": {"prestart": [{"path": "/x"}]}}),
-    "mounts[0].options[0] (tmpcopyup)": (
-        "tmpcopyup",
-        {"mounts": [{"destination": "/tmp", "type": "tmpfs", "options": ["tmpcopyup"]}]},
-    ),
     "mounts[0].options[0] (idmap)": (
         "idmap",
         {"mounts": [{"destination": "/tmp", "type": "bind", "source": "/tmp", "options": ["idmap", "bind"]}]},

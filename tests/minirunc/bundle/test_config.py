@@ -123,6 +123,10 @@ WRONG: dict[str, tuple[Change, str]] = {
         add_mount(destination="/tmp", type="tmpfs", options=[5]),
         "mounts[6].options[0] is 5",
     ),
+    "a copy into what is no tmpfs": (
+        add_mount(destination="/tmp", type="proc", options=["tmpcopyup"]),
+        "mounts[6].options is ['tmpcopyup']; expected tmpcopyup for a tmpfs only",
+    ),
     "no mount namespace": (namespaces("pid", "uts"), "{'type': 'uts'}]; expected mount"),
     "no namespaces at all": (take("linux"), "linux.namespaces is missing; expected mount"),
     "a namespace of nothing": (namespaces("mount", "fun"), "linux.namespaces[1].type is 'fun'; expected one of pid"),

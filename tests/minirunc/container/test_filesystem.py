@@ -265,6 +265,39 @@ def test_the_attributes_of_mounts_are_as_their_options_say(tmp_path: Path) -> No
     assert {"ro", "nosuid", "noatime", "sync", "size=1024k", "nr_inodes=10"} <= set(seen["/three"])
 
 
+def test_a_tmpfs_takes_over_what_it_covers(tmp_path: Path, outside: Path) -> None:
+    """As podman asks for it, with --read-only and --tmpfs."""
+    (outside / "secret").write_text("the machine's\n")
+    mount = {"destination": "/data", "type": "tmpfs", "options": ["tmpcopyup", "ro", "size=1m"]}
+    show = "cd /data; stat -c '%A %u:%g %n' . * folder/*; cat file folder/deep; readlink link; grep -c ' /data ' $M"
+    root = add(tmp_path, ["sh", "-c", show.replace("$M", "/proc/mounts")], lambda c: c["mounts"].append(mount))
+    (root / "data" / "folder").mkdir(parents=True)
+    (root / "data").chmod(0o711)
+    (root / "data" / "file").write_text("of the image\n")
+    (root / "data" / "file").chmod(0o4755)
+    (root / "data" / "folder" / "deep").write_text("deep in it\n")
+    os.chown(root / "data" / "folder" / "deep", 33, 34)
+    os.chmod(root / "data" / "folder" / "deep", 0o604)
+    (root / "data" / "link").symlink_to(outside / "secret")
+    os.mkfifo(root / "data" / "pipe", 0o600)
+    done = run_box(tmp_path)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        *("drwx--x--x 0:0 .", "-rwsr-xr-x 0:0 file", "drwxr-xr-x 0:0 folder", "lrwxrwxrwx 0:0 link"),
+        *("prw------- 0:0 pipe", "-rw----r-- 33:34 folder/deep"),
+        *("of the image", "deep in it", str(outside / "secret"), "1"),
+    ]
+
+
+def test_what_a_tmpfs_has_no_room_for_is_an_error(tmp_path: Path) -> None:
+    mount = {"destination": "/data", "type": "tmpfs", "options": ["tmpcopyup", "size=4k"]}
+    root = add(tmp_path, ["true"], lambda config: config["mounts"].append(mount))
+    (root / "data").mkdir()
+    (root / "data" / "file").write_bytes(bytes(100_000))
+    done = run_box(tmp_path)
+    assert (done.returncode, done.stderr) == (1, "minirunc: mounts[8] (/data): No space left on device\n")
+
+
 def test_time_goes_differently_in_a_time_namespace(tmp_path: Path) -> None:
     def change(config: dict[str, Any]) -> None:
         config["linux"]["namespaces"].append({"type": "time"})

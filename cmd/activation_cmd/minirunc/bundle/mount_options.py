@@ -45,5 +45,8 @@ PROPAGATION = {"private": MS_PRIVATE, "slave": MS_SLAVE, "shared": MS_SHARED, "u
 WITHOUT_EFFECT = frozenset(("", "defaults", "silent", "loud", "iversion", "noiversion"))
 """Words that change nothing: the kernel's file systems count versions whenever they can."""
 
-NOT_APPLIED = {"tmpcopyup": "tmpcopyup", "idmap": "idmap", "ridmap": "idmap"}
-"""What runc has beyond mount(2), with the name for --permissive."""
+COPY_UP = "tmpcopyup"
+"""Copies into a tmpfs what it covers."""
+
+NOT_APPLIED = {"idmap": "idmap", "ridmap": "idmap"}
+"""Options that runc has and minirunc does not, with their groups for --permissive."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from .mount_options import ATTRIBUTES, BIND, NOT_APPLIED, PROPAGATION, RDONLY, SUPER, WITHOUT_EFFECT
+from .mount_options import ATTRIBUTES, BIND, COPY_UP, NOT_APPLIED, PROPAGATION, RDONLY, SUPER, WITHOUT_EFFECT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,12 +24,13 @@ class Mount:
         attributes_below: the same for the mount and for all that is mounted below it, by options such as rro.
         super_options: options of the file system itself, such as ro and sync.
         data: the options of this type of file system, as its own manual page has them.
+        copies_up: whether to copy into a tmpfs what it covers.
         propagation: MS_ flags in the order to apply them, each with whether it holds for what is below, too.
     """
 
     __slots__ = (
         *("attributes", "attributes_below", "data", "destination", "is_bind", "kind", "path", "propagation"),
-        *("recursive", "source", "super_options"),
+        *("copies_up", "recursive", "source", "super_options"),
     )
 
     def __init__(self, value: Value, unapplied: Unapplied) -> None:
@@ -40,13 +41,15 @@ class Mount:
         for key in ("uidMappings", "gidMappings"):
             if value[key].raw:
                 unapplied.add("idmap", value[key].path)
-        self.is_bind = self.recursive = False
+        self.is_bind = self.recursive = self.copies_up = False
         self.attributes = self.attributes_below = 0, 0
         self.super_options, self.data = list[str](), list[str]()
         self.propagation = list[tuple[int, bool]]()
         for option in value["options"].array():
             if not self._take(word := option.string()):
-                if word in NOT_APPLIED:
+                if word == COPY_UP:
+                    self.copies_up = True
+                elif word in NOT_APPLIED:
                     unapplied.add(NOT_APPLIED[word], f"{option.path} ({word})")
                 elif word not in WITHOUT_EFFECT:
                     # Several in one are taken apart, if there is no doubt where one ends.
@@ -59,6 +62,8 @@ class Mount:
             self.kind = "bind"
             if self.data:
                 raise value["options"].wrong(f"none of a file system for a bind, as {self.data[0]!r} would be")
+        if self.copies_up and self.kind != "tmpfs":
+            raise value["options"].wrong(f"{COPY_UP} for a tmpfs only")
         self.source = value["source"].string(None if self.is_bind else self.kind)
 
     @property

@@ -35,7 +35,7 @@ KEYS = {
 }
 """The keys that minirunc does not apply, and their groups."""
 
-GROUPS = (*dict.fromkeys(KEYS.values()), "capabilities", "idmap", "propagation", "tmpcopyup")
+GROUPS = (*dict.fromkeys(KEYS.values()), "capabilities", "idmap", "propagation")
 """The names that --permissive takes."""
 
 

@@ -71,6 +71,8 @@ def bind_file(path: str, attributes: int = NOSUID | NODEV | NOEXEC | RDONLY) -> 
 def make_file_systems(config: Config) -> dict[str, int]:
     """New file systems for the mounts, by the paths of these in config.json. Their namespaces must be entered."""
     made = {}
+    if any(item.copies_up for item in config.mounts):
+        from . import copying  # noqa: F401  # it cannot be loaded after the change of root
     for item in config.mounts:
         if not item.is_bind:
             with At(f"{item.path} ({item.destination})"):
@@ -111,6 +113,10 @@ def _attach(item: Mount, tree: int) -> None:
     if exists and item.kind == "tmpfs" and not any(option.startswith("mode=") for option in item.data):
         os.fchdir(tree)
         os.chmod(".", stat.S_IMODE(os.fstat(destination).st_mode))
+    if exists and item.copies_up:
+        from . import copying
+
+        copying.copy_folder(destination, tree)
     mount_calls.move_mount(tree, destination)
     os.close(destination)
     for flags, recursive in item.propagation:
