@@ -58,8 +58,8 @@ def served_streams(handler: Handler, passed: Sequence[File]) -> Served:
     if left:
         raise ActivationError(
             f"nothing would serve {', '.join(left)}, which was passed; give serve() handlers by name, such as "
-            f"{{{next(iter(left.values()))!r}: handler}}, or take what was passed by files() yourself, and give it "
-            "listeners"
+            f"{{{next(iter(left.values()))!r}: handler}}, or take what was passed by files(), and give serve() the "
+            "listeners among it"
         )
     return Served(
         accepting=[(listener, handler) for listener in listeners(passed) if listener],

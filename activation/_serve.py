@@ -126,9 +126,10 @@ async def serve(
     The handler of a listener runs for each connection: with a stream, or with a :class:`SeqpacketChannel` where the
     socket is one of sequential packets. The handler of a datagram socket runs once, with the trio socket, and that of
     any other descriptor once, with its :class:`File`; both are cancelled when the daemon leaves. Datagrams are no
-    connections: put :func:`busy` around the work for each one, so that the idle clock and the drain know of it. If such
-    a handler raises, the daemon stops, and serve() raises that at its end. Where only such descriptors were passed,
-    serve() returns once their handlers have returned.
+    connections: put :func:`busy` around the work for each one, so that the idle clock and the drain know of it. If a
+    handler of datagrams raises, that is logged, and it is run again; if another one of these raises, the daemon stops,
+    and serve() raises that at its end. Where only such descriptors were passed, serve() returns once their handlers
+    have returned.
 
     Every handler must have something that was passed, and everything that was passed must have a handler. Not meant is
     what the program may have left in the manager's store: connected sockets, memfds, pipes, and what is named

@@ -17,6 +17,8 @@ import attrs
 import trio
 
 from ._connections import close, one_of
+from ._files import File
+from ._occasional import OccasionalWarnings
 from ._stopping import late_work
 
 if TYPE_CHECKING:
@@ -24,11 +26,15 @@ if TYPE_CHECKING:
 
     from ._accepting import Accepting
     from ._connections import Connections, Handler
-    from ._files import File
     from ._handlers import Served
     from ._life import Life
 
 log = logging.getLogger("activation")
+
+PAUSE, LONGEST_PAUSE = 0.01, 1.0
+"""Seconds until a handler of datagrams that failed is run again: the first time, and at most."""
+GOOD_TIME = 10.0
+"""Seconds after which its earlier failures are forgotten."""
 
 Started = trio.TaskStatus[list[trio.abc.Listener[Any]]]
 
@@ -52,6 +58,7 @@ class Server:
     _has_started: bool = attrs.field(default=False, init=False)
     _once_over: trio.Event = attrs.field(factory=trio.Event, init=False)
     _failure: BaseException | None = attrs.field(default=None, init=False)
+    _warnings: OccasionalWarnings = attrs.field(factory=OccasionalWarnings, init=False)
 
     async def run(self, task_status: Started) -> None:
         """Serve until it is time to leave, as one of those who share the daemon's life."""
@@ -140,13 +147,25 @@ class Server:
 
     async def _run_once(self, name: str, thing: trio.socket.SocketType | File, handler: Handler) -> None:
         late_work.set(self._work)
-        try:
-            await handler(thing)
-        except* Exception as errors:
-            # Nobody else answers there. So the daemon leaves, as soon as its connections have finished.
-            self._failure = self._failure or one_of(errors)
-            log.error("the handler of %r failed; the daemon stops: %r", name, self._failure)
-            self.life.stop()
+        pause = 0.0
+        while True:
+            began = trio.current_time()
+            try:
+                await handler(thing)
+                return
+            except* Exception as errors:
+                failure = one_of(errors)
+            if isinstance(thing, File) or thing.fileno() < 0:
+                # Nobody else can go on with it. So the daemon leaves, once its connections have finished.
+                self._failure = self._failure or failure
+                log.error("the handler of %r failed; the daemon stops: %r", name, failure)
+                self.life.stop()
+                return
+            # One datagram is to cost the others no more than an error in a handler costs other connections.
+            self._warnings.warn("the handler of %r failed, and is run again: %r", name, failure)
+            log.debug("the handler of %r failed", name, exc_info=failure)
+            pause = min(2 * pause, LONGEST_PAUSE) if trio.current_time() - began < GOOD_TIME and pause else PAUSE
+            await trio.sleep(pause)
 
     def _started(self, task_status: Started) -> None:
         if not self._has_started and not self.life.is_stopping:

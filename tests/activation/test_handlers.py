@@ -154,32 +154,61 @@ async def test_another_descriptor_is_a_file_for_its_handler(tmp_path: Path) -> N
     assert got == [b"word"]
 
 
-async def test_a_handler_of_datagrams_that_fails_stops_the_daemon_once_its_connections_have_finished(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_a_handler_of_datagrams_that_fails_is_run_again(caplog: pytest.LogCaptureFixture) -> None:
     async def fail(conn: trio.socket.SocketType) -> None:
-        await conn.recvfrom(100)
+        while True:
+            data, client = await conn.recvfrom(100)
+            if data == b"fail":
+                raise SpecialError("a bug")
+            await conn.sendto(data, client)
+
+    async with activated(serving({"udp": fail, "chat": echo}), {"udp": "udp", "chat": "unix"}) as daemon:
+        await daemon.ready()
+        client, stream = await daemon.connect("udp"), await daemon.connect("chat")
+        for _ in range(3):
+            await client.send(b"fail")
+            assert await answered(client)
+            assert await echoes(stream)
+    assert caplog.messages == ["the handler of 'udp' failed, and is run again: SpecialError('a bug')"]
+
+
+@pytest.mark.parametrize("kind", ["a file", "a datagram socket that it has closed"])
+async def test_a_handler_that_fails_for_good_stops_the_daemon_once_its_connections_have_finished(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(thing: Any) -> None:
+        thing.close()
         raise SpecialError("a bug")
 
     failure: list[BaseException] = []
+    began = trio.Event()
+
+    async def chat(stream: trio.SocketStream) -> None:
+        began.set()
+        await echo(stream)
+
+    async def late(thing: Any) -> None:
+        await began.wait()
+        await fail(thing)
 
     async def main() -> None:
         try:
-            await activation.serve({"udp": fail, "chat": echo})
+            await activation.serve({"thing": late, "chat": chat})
         except SpecialError as error:
             failure.append(error)
 
-    async with activated(main, {"udp": "udp", "chat": "unix"}) as daemon:
-        await daemon.ready()
-        client, stream = await daemon.connect("udp"), await daemon.connect("chat")
-        assert await echoes(stream)
-        await client.send(b"word")
-        await daemon.wait_told("STOPPING=1")
-        assert await echoes(stream)
-        await stream.aclose()
-        assert await daemon.wait_exited() == 0
+    with open("/dev/null", "rb") as null:
+        thing: Any = null if kind == "a file" else "udp"
+        async with activated(main, {"thing": thing, "chat": "unix"}) as daemon:
+            await daemon.ready()
+            stream = await daemon.connect("chat")
+            assert await echoes(stream)
+            await daemon.wait_told("STOPPING=1")
+            assert await echoes(stream)
+            await stream.aclose()
+            assert await daemon.wait_exited() == 0
     assert str(failure[0]) == "a bug"
-    assert "the handler of 'udp' failed; the daemon stops: SpecialError('a bug')" in caplog.messages
+    assert "the handler of 'thing' failed; the daemon stops: SpecialError('a bug')" in caplog.messages
 
 
 @pytest.mark.parametrize(

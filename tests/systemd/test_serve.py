@@ -480,6 +480,112 @@ sys.exit()
     assert manager.property("echo.service", "Result") == "success"
 
 
+# Several protocols
+
+SEVERAL = """
+import logging
+import trio
+import activation
+
+logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+
+async def echo(stream):
+    async for data in stream:
+        await stream.send_all(data)
+
+async def goodbye(stream):
+    with activation.until_stopping():
+        await echo(stream)
+    await stream.send_all(b"goodbye")
+
+async def messages(channel):
+    async for message in channel:
+        await channel.send(message)
+
+async def datagrams(conn):
+    while True:
+        data, client = await conn.recvfrom(100)
+        with activation.busy():
+            await conn.sendto(data, client)
+
+async def reader(file):
+    async with trio.lowlevel.FdStream(file.detach()) as stream:
+        async for data in stream:
+            print("read", data.decode(), file=sys.stderr, flush=True)
+
+trio.run(lambda: activation.serve({handlers}))
+"""
+
+
+def add_several(manager: Manager, handlers: str) -> None:
+    """Add a service with a socket unit for each kind, and start them."""
+    manager.add_program("severald", SEVERAL.format(handlers=handlers))
+    kinds = {
+        "echo": "ListenStream=/run/echo.sk",
+        "chat": "ListenStream=/run/chat.sk",
+        "messages": "ListenSequentialPacket=/run/messages.sk",
+        "words": "ListenDatagram=/run/words.sk",
+        "pipe": "ListenFIFO=/run/pipe",
+    }
+    units = {
+        f"{name}.socket": f"[Socket]\n{listen}\nFileDescriptorName={name}\nService=several.service\n"
+        for name, listen in kinds.items()
+    }
+    sockets = " ".join(units)
+    units["several.service"] = f"[Service]\nType=notify\nExecStart=severald\nSockets={sockets}\nTimeoutStopSec=20\n"
+    manager.add(units)
+    manager.systemctl("start", *units.keys() - {"several.service"})
+
+
+def test_one_daemon_serves_several_protocols_with_one_ready_and_one_drain(start_manager: StartManager) -> None:
+    manager = start_manager()
+    handlers = '"echo": echo, "chat": goodbye, "messages": messages, "words": datagrams, "pipe": reader'
+    add_several(manager, f"{{{handlers}}}")
+    run = manager.path("/run")
+    with ExitStack() as stack:
+        echo, chat = stack.enter_context(connect(run / "echo.sk")), stack.enter_context(connect(run / "chat.sk"))
+        assert echoed(echo, b"hello") == b"hello"
+        assert echoed(chat, b"hello") == b"hello"
+        manager.wait_property("several.service", "ActiveState", "active")
+        messages = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        messages.settimeout(LIMIT)
+        messages.connect(str(run / "messages.sk"))
+        messages.send(b"message")
+        assert messages.recv(100) == b"message"
+        words = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+        words.settimeout(LIMIT)
+        words.bind("\0client of this test " + str(run))  # the daemon sees other paths, but no other network
+        words.connect(str(run / "words.sk"))
+        words.send(b"datagram")
+        assert words.recv(100) == b"datagram"
+        (run / "pipe").write_text("through the pipe")
+        manager.wait_for(lambda: "read through the pipe" in manager.log, "the pipe is read")
+        manager.wait_property("several.service", "StatusText", "3 connections open")
+        manager.systemctl("stop", "--no-block", "several.service")
+        assert receive(chat, 8) == b"goodbye"
+        assert echoed(echo, b"still here") == b"still here"
+        assert manager.property("several.service", "ActiveState") == "deactivating"
+        messages.close()
+        echo.close()
+        manager.wait_property("several.service", "ActiveState", "inactive")
+    assert manager.property("several.service", "Result") == "success"
+
+
+def test_a_socket_that_nobody_would_serve_fails_the_start(start_manager: StartManager) -> None:
+    manager = start_manager()
+    for handlers, words in (
+        ("echo", "'messages' (a socket of sequential packets)"),
+        ('{"echo": echo, "chat": echo, "messages": messages, "words": datagrams}', "no handler serves 'pipe'"),
+    ):
+        manager.add_program("severald", SEVERAL.format(handlers=handlers))
+        if handlers == "echo":
+            add_several(manager, handlers)
+        manager.run("systemctl", "start", "several.service", check=False)
+        manager.wait_for(lambda words=words: words in manager.log, "the error is told")  # type: ignore[misc]
+        manager.wait_property("several.service", "ActiveState", "failed")
+        manager.systemctl("reset-failed", "several.service")
+
+
 # The units
 
 

@@ -6,6 +6,7 @@ import os
 import random
 import select
 import signal
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +15,9 @@ from typing import TYPE_CHECKING
 
 from tests.commands import LIMIT, connect, echoed, receive
 
-from .daemons import add_echo, ask, processes
+from .daemons import OFTEN_SOCKET, OFTEN_UNIT, add_echo, ask, processes
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -199,3 +199,101 @@ def test_a_signal_at_any_moment_of_the_start_costs_nobody_an_answer(start_manage
     assert ask(path, b"after") == b"after"
     assert manager.property("echo.socket", "ActiveState") == "active"
     print(f"{tries} signals, {by_another} of them before it served")
+
+
+TWO_PROTOCOLS = """
+import logging, sys
+from contextlib import ExitStack
+import trio
+import activation
+
+logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+print("I am up", file=sys.stderr)
+
+async def echo(stream):
+    async for data in stream:
+        await stream.send_all(data)
+
+async def work(queue):
+    with open({journal!r}, "ab", buffering=0) as journal:
+        async for job, counted in queue:
+            with counted:
+                await trio.sleep(0.002)
+                journal.write(job + b"\\n")
+
+async def main():
+    into, queue = trio.open_memory_channel(100)
+
+    async def take(channel):
+        async for job in channel:
+            counted = ExitStack()
+            counted.enter_context(activation.busy())
+            await into.send((job, counted))
+            await channel.send(b"queued")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work, queue)
+        await activation.serve({{"echo": echo, "jobs": take}}, idle_timeout=0.03, reload=lambda: None)
+        nursery.cancel_scope.cancel()
+
+trio.run(main)
+"""
+
+
+def test_no_client_and_no_job_is_lost_by_restarts_reloads_and_idle_exits(start_manager: StartManager) -> None:
+    manager = start_manager()
+    journal = manager.folder / "jobs"
+    manager.add_program("stormd", TWO_PROTOCOLS.format(journal=str(journal)))
+    shared = f"Service=storm.service\n{OFTEN_SOCKET}"
+    manager.add(
+        {
+            "echo.socket": f"[Socket]\nListenStream=/run/echo.sk\nFileDescriptorName=echo\n{shared}",
+            "jobs.socket": f"[Socket]\nListenSequentialPacket=/run/jobs.sk\nFileDescriptorName=jobs\n{shared}",
+            "storm.service": f"[Unit]\n{OFTEN_UNIT}[Service]\nType=notify\nExecStart=stormd\n"
+            "Sockets=echo.socket jobs.socket\nExecReload=kill -HUP $MAINPID\n",
+        }
+    )
+    manager.systemctl("start", "echo.socket", "jobs.socket")
+    echo, jobs = manager.path("/run/echo.sk"), manager.path("/run/jobs.sk")
+    may_come = threading.Event()
+    may_come.set()
+    confirmed: list[bytes] = []
+
+    def client(chance: random.Random) -> None:
+        assert may_come.wait(LIMIT)
+        if chance.random() < 0.5:
+            served(echo, bytes_of(chance))
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.settimeout(LIMIT)
+            sock.connect(str(jobs))
+            for _ in range(chance.randrange(1, 4)):
+                job = chance.randbytes(8).hex().encode()
+                sock.send(job)
+                assert sock.recv(100) == b"queued"
+                confirmed.append(job)
+
+    chance = random.Random(5)
+    moments = 500
+    with crowd(6, client) as counts:
+        for _ in range(moments):
+            time.sleep(chance.uniform(0, 0.03))
+            match chance.randrange(3):
+                case 0:
+                    manager.systemctl("restart", "storm.service")
+                case 1:
+                    # Where it is not there, there is nothing to reload.
+                    manager.systemctl("reload", "storm.service", check=False)
+                case _:
+                    may_come.clear()
+                    time.sleep(0.03 + chance.uniform(0, 0.05))
+                    may_come.set()
+    manager.wait_for(lambda: not processes(manager, "storm.service"), "it has left when all was done")
+    done = journal.read_bytes().split()
+    assert sorted(done) == sorted(confirmed)
+    assert min(counts) >= 5
+    assert starts(manager) > moments / 5
+    for name in ("echo.socket", "jobs.socket", "storm.service"):
+        assert manager.property(name, "Result") == "success"
+    assert "Traceback" not in manager.log
+    print(f"{sum(counts)} clients, {len(done)} jobs, {starts(manager)} starts")
