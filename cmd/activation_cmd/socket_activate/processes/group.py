@@ -1,4 +1,4 @@
-"""The processes of a service, as far as they can be found without a cgroup."""
+"""The processes of a service, which are found without a cgroup."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Start(NamedTuple):
         triggers: the descriptors at which clients are waited for.
         environment: without the variables that have the child's number, and without those of the files.
         environment_files: each with whether it may be missing.
-        unset: names, and ``NAME=value`` with the value that it must have, to be removed at last.
+        unset: names to remove in the end, and ``NAME=value`` to remove only that value.
         with_pid: the names of variables whose value is to be the child's number.
         standard: what 0, 1 and 2 are to be: a descriptor, -1 for /dev/null, None for what they are; or a text as the
             model has it, of a file or of another of the three.

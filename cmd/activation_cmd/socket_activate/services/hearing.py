@@ -34,7 +34,7 @@ def _longest_queue() -> int:
 
 @attrs.define(eq=False)
 class Hearing:
-    """Receives the notifications of one start, and acts on those that concern no more than the hearing itself.
+    """Receives the notifications of one start, checks the senders, and acts on what is not about the state.
 
     Attributes:
         access: who may notify, NotifyAccess= or the service's own NOTIFYACCESS=.
@@ -48,10 +48,10 @@ class Hearing:
     group: Group
     store: DescriptorStore
     act: Callable[[Notification], None]
-    """Is given each notification that counts; the store and STATUS= have been seen to."""
+    """Is called with each notification that counts, for everything but STATUS=, NOTIFYACCESS= and the store."""
     say: LimitedSay
     complain: LimitedSay
-    """Of its own, so that complaints about others do not keep the service's status from being said."""
+    """Has a limit of its own, so that complaints do not suppress the service's status."""
     starter: int = 0
     _status: str | None = attrs.field(default=None, init=False)
 

@@ -89,7 +89,7 @@ class Service:
         return self._notify.address if self._notify else None
 
     def begin(self, child: Child) -> Life:
-        """A child has become this service: what there is to ask of it from now on. To be followed by :meth:`live`."""
+        """Begin a life, whose first process is the child; :meth:`live` has to follow."""
         assert child.start
         identity = f"{IDENTITY}={child.start.environment[IDENTITY]}".encode()
         self.life = Life(
@@ -107,7 +107,7 @@ class Service:
         return self.life
 
     async def live(self) -> End:
-        """Follow what began, to its end."""
+        """Follow the life that began, to its end."""
         assert self.life
         try:
             return await self.life.run()
@@ -147,5 +147,5 @@ class Service:
 
 
 def reloads(unit: ServiceUnit) -> bool:
-    """Whether the unit says how the service is told to read its configuration again."""
+    """Whether the unit says how the service reloads its configuration."""
     return unit.type == "notify-reload" or bool(unit.exec_reload)

@@ -134,7 +134,7 @@ class Starts:
         return self.unit.standard_input, self.unit.standard_output, self.unit.standard_error
 
     def _environment(self, identity: str) -> dict[str, str]:
-        """What every process of a start finds, before all that the unit says."""
+        """The variables that every process of a start finds, without the unit's own."""
         environment = {**self.surroundings.environment, IDENTITY: identity}
         for name in self.unit.pass_environment:
             if name in os.environ and name not in OWN_VARIABLES:
@@ -144,7 +144,7 @@ class Starts:
         return environment | directory_variables(self.unit, self.surroundings.manager) | dict(self.variables)
 
     def _unit_environment(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """With what the unit says, but for what the processes of a start are told by."""
+        """Add the unit's own variables, except that it cannot replace INVOCATION_ID, by which processes are found."""
         return {**environment, **{name: value for name, value in self.unit.environment.items() if name != IDENTITY}}
 
     def _base(self, command: Command, environment: Mapping[str, str]) -> Start:
@@ -176,7 +176,7 @@ class Starts:
         return self._account.name, self._account.uid, self._account.gid
 
     def _groups(self, command: Command) -> Sequence[int] | None:
-        """Those of the user, and those of SupplementaryGroups= unless a prefix of the command is against that."""
+        """The groups of the user, and those of SupplementaryGroups= unless a prefix of the command forbids that."""
         if not self._account:
             return None
         if command.privileged or not self._account.more:
