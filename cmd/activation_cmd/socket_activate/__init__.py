@@ -7,6 +7,7 @@ Texts come in, running services go out. Read the rooms in the order in which a r
 3. ``processes``: from descriptors to processes.
 4. ``services``: the life of a service.
 
-``main`` parses the command line. ``command_line`` makes a model of addresses and a COMMAND instead of unit files.
-``run`` runs all units; ``once`` becomes COMMAND instead, and ``check`` only tells what a run would do.
+``main`` runs the command, by the options in ``arguments``. ``command_line`` makes a model of addresses and a COMMAND
+instead of unit files. ``run`` runs all units; ``once`` becomes COMMAND instead, and ``check`` only tells what a run
+would do.
 """
