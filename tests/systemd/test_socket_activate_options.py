@@ -106,6 +106,7 @@ DIFFERENT = {
     "/environment/INVOCATION_ID": "as a service; not with --once",
     "/environment/SYSTEMD_EXEC_PID": "as a service; not with --once",
     "/environment/NOTIFY_SOCKET": "as a service; not with --once",
+    "/environment/FDSTORE": "as a service with a store; not with --once",
     "/descriptors/0": "standard input is /dev/null; not with --inetd",
     "/environment/LISTEN_PIDFDID": "from v258 on",
 }

@@ -33,11 +33,11 @@ RuntimeDirectory=. The log, for StandardOutput=journal, is the standard output a
 Started with NOTIFY_SOCKET, it sends READY=1 when all sockets listen, and STOPPING=1 when it ends.
 
 Differences from systemd-socket-activate: the environment is passed on (--clean-env: only TERM, PATH, USER and HOME),
-with INVOCATION_ID, SYSTEMD_EXEC_PID and NOTIFY_SOCKET. COMMAND is a child, and is started again for the next client
-(--once: this process becomes COMMAND). A COMMAND that PATH does not have is looked for beside socket-activate. Standard
-input is /dev/null. Addresses may have host names. Paths are removed at the end, and a path that is in use is refused.
-What --accept passes is named connection, and comes with REMOTE_ADDR and REMOTE_PORT. --setenv, --fdname, --inetd,
---accept, --datagram and --seqpacket are the same there."""
+with INVOCATION_ID, SYSTEMD_EXEC_PID, NOTIFY_SOCKET and FDSTORE. COMMAND is a child, and is started again for the next
+client (--once: this process becomes COMMAND). A COMMAND that PATH does not have is looked for beside socket-activate.
+Standard input is /dev/null. Addresses may have host names. Paths are removed at the end, and one that is in use is
+refused. What --accept passes is named connection, and comes with REMOTE_ADDR and REMOTE_PORT. --setenv, --fdname,
+--inetd, --accept, --datagram and --seqpacket are the same there."""
 
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace, list[str]]:
