@@ -143,9 +143,9 @@ class DurableConnections:
     def suspend(self) -> None:
         """End the handlers where they wait for input and all that they did was committed, now and later.
 
-        Where no manager keeps connections, nothing of that: there is no next process that goes on with them.
+        Where no manager keeps connections, or not any more, nothing of that: no next process goes on with them.
         """
-        if self._kept.queue:
+        if self._kept.outlive:
             self.suspending = True
             for stream in self._streams:
                 stream.suspend()

@@ -33,6 +33,7 @@ LAYOUT: Final = 1
 
 _HEAD: Final = struct.Struct("=8sIB3xQ")  # magic, layout, count of segments, number of its own
 _SEGMENT_COUNT: Final = 12
+_WATCHED: Final = 13
 _SEGMENT: Final = struct.Struct("=QQIIII")  # table, slots, count, input, output, state
 _FIRST_SEGMENT: Final = 64
 _PAGE: Final = 4096
@@ -65,6 +66,8 @@ class Memory:
         number: tells it from every other one.
         owned: whether this process may write: a forked child must not.
     """
+
+    map: mmap.mmap
 
     def __init__(self, fd: int, options: Durable) -> None:
         """Map the memfd, with room for what the options say. Without segments, it is made for them.
@@ -125,6 +128,15 @@ class Memory:
         os.pwrite(self.fd, _SEGMENT.pack(*fields), _FIRST_SEGMENT + index * _SEGMENT.size)
         os.pwrite(self.fd, bytes([index + 1]), _SEGMENT_COUNT)
         return segment
+
+    @property
+    def watched(self) -> bool:
+        """Whether the manager's store has room for what tells when it gives the connections up."""
+        return self.map[_WATCHED] == 1
+
+    @watched.setter
+    def watched(self, value: bool) -> None:
+        self.map[_WATCHED] = int(value)
 
     @property
     def capacity(self) -> int:

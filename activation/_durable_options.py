@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 STORED = "activation.connections"
 """What the descriptors of durable connections are called in the service manager's store."""
+WATCH = f"{STORED}.watch"
+"""What the one is called that tells when the manager gives them up."""
 
 LARGEST_ROOM = 1 << 28
 

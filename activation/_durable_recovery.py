@@ -1,7 +1,9 @@
 """From what the service manager's store gave back to connections that go on; and whether there is such a store at all.
 
-The store has three descriptors under one name: the two ends of the queue and the memory. They are stored in one message
-before the first connection is accepted, so that there are all of them or none.
+The store has three descriptors under one name: the two ends of the queue and the memory. They are stored in one
+message before the first connection is accepted, so that there are all of them or none. Where there is room for a
+fourth, that is the end of a pipe: its other end tells when the manager gives the connections up, as socket-activate
+does before it stops the service. Then there is no next process, and connections have their time to finish.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from ._durable_memory import Memory, UnknownLayoutError
-from ._durable_options import STORED, Durable
+from ._durable_options import STORED, WATCH, Durable
 from ._durable_queue import HoldingQueue
 from ._environment import ActivationError, environ
 from ._files import passed_before
@@ -55,11 +57,18 @@ class Kept:
         memory: their slots.
         queue: what holds them; None where no manager keeps anything.
         resumed: the slots of those that an earlier process had, with their descriptors.
+        watch: the other end of the pipe that the manager holds; None where it has no room for one.
     """
 
     memory: Memory
     queue: HoldingQueue | None
     resumed: list[Slot]
+    watch: int | None = None
+
+    @property
+    def outlive(self) -> bool:
+        """Whether the connections outlive this process, as far as can be told."""
+        return self.queue is not None and (self.watch is None or not _hung_up([self.watch]))
 
     @property
     def capacity(self) -> int:
@@ -72,6 +81,8 @@ class Kept:
         self.memory.close()
         if self.queue:
             self.queue.close()
+        if self.watch is not None:
+            os.close(self.watch)
 
 
 async def open_kept(options: Durable) -> Kept | None:
@@ -88,25 +99,48 @@ async def open_kept(options: Durable) -> Kept | None:
     _raise_open_file_limit()
     if kept := _resume(options):
         return kept
-    missing = await _missing()
+    missing, watched = await _missing()
     if missing and options.optional:
         return None
     if missing:
-        log.warning(_HOW_TO, missing, _COUNT)
+        log.warning(_HOW_TO, missing, _COUNT + 1)
         return Kept(Memory.create(options), None, [])
-    kept = Kept(Memory.create(options), HoldingQueue(), [])
-    assert kept.queue
+    memory, queue = Memory.create(options), HoldingQueue()
+    memory.watched = watched
     unstore(STORED)  # what an earlier serve() of this process has left
-    store(STORED, kept.memory.fd, *kept.queue.ends, poll=False)
-    return kept
+    store(STORED, memory.fd, *queue.ends, poll=False)
+    return Kept(memory, queue, [], _watch() if watched else None)
 
 
 def discard() -> None:
     """Close what an earlier start has left, with all its connections."""
-    left = [file for file in passed_before() if file.name == STORED]
+    left = [file for file in passed_before() if file.name in (STORED, WATCH)]
     unstore(STORED)
+    unstore(WATCH)
     for file in left:
         file.close()
+
+
+def _watch() -> int:
+    """Store one end of a pipe, in the place of an earlier process's; return the other."""
+    left = [file for file in passed_before() if file.name == WATCH]
+    reading, writing = os.pipe()
+    try:
+        unstore(WATCH)
+        store(WATCH, writing, poll=False)
+    finally:
+        os.close(writing)
+    for file in left:
+        file.close()
+    return reading
+
+
+def _hung_up(fds: list[int]) -> int:
+    """How many of these ends of pipes have no other end any more."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, 0)
+    return len(poll.poll(0))
 
 
 def _raise_open_file_limit() -> None:
@@ -134,7 +168,7 @@ def _resume(options: Durable) -> Kept | None:
         return None
     memfds[0].detach()
     queue = HoldingQueue((socket.socket(fileno=ends[0].detach()), socket.socket(fileno=ends[1].detach())))
-    return Kept(memory, queue, _resumed(memory, queue))
+    return Kept(memory, queue, _resumed(memory, queue), _watch() if memory.watched else None)
 
 
 def _resumed(memory: Memory, queue: HoldingQueue) -> list[Slot]:
@@ -177,32 +211,30 @@ def _cookie_of(fd: int) -> bytes:
         sock.detach()
 
 
-async def _missing() -> str | None:
-    """Why no manager keeps descriptors for this process; None if one does.
+async def _missing() -> tuple[str | None, bool]:
+    """Why no manager keeps descriptors for this process, None if one does; and whether it has room for one more.
 
     systemd tells since version 254 only. So pipes are stored: where their other ends are closed, nobody has kept them.
     """
     if not environ().get("NOTIFY_SOCKET"):
-        return "no service manager has started it (NOTIFY_SOCKET is not set)"
+        return "no service manager has started it (NOTIFY_SOCKET is not set)", False
     reading: list[int] = []
     writing: list[int] = []
     try:
-        for _ in range(_COUNT):
+        for _ in range(_COUNT + 1):
             for end, ends in zip(os.pipe(), (reading, writing), strict=True):
                 ends.append(end)
         store(_PROBE, *writing, poll=False)
         while writing:
             os.close(writing.pop())
         if not await notify_barrier(_PATIENCE):
-            return f"the service manager did not answer in {_PATIENCE:g} s"
-        poll = select.poll()
-        for end in reading:
-            poll.register(end, 0)
-        if dropped := len(poll.poll(0)):
-            return f"the service manager kept {_COUNT - dropped} of {_COUNT} descriptors"
-        return None
+            return f"the service manager did not answer in {_PATIENCE:g} s", False
+        room = len(reading) - _hung_up(reading)
+        if room < _COUNT:
+            return f"the service manager kept {room} of {_COUNT} descriptors", False
+        return None, room > _COUNT
     except (OSError, ValueError) as error:
-        return str(error)
+        return str(error), False
     finally:
         for end in reading + writing:
             os.close(end)

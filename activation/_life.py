@@ -52,6 +52,7 @@ class Life:
         manager: who is told of all this.
         is_ready: whether one of the servers accepts, or has accepted.
         stopped_at: the time at which the daemon was told to stop, None before.
+        interrupted: whether it was told by SIGINT, as somebody at a terminal does, and not by a service manager.
         until: the scopes to cancel at that time.
     """
 
@@ -59,6 +60,7 @@ class Life:
     reloads: Reloads = attrs.field(init=False)
     is_ready: bool = attrs.field(default=False, init=False)
     stopped_at: float | None = attrs.field(default=None, init=False)
+    interrupted: bool = attrs.field(default=False, init=False)
     until: set[trio.CancelScope] = attrs.field(factory=set, init=False)
     _servers: list[Server] = attrs.field(factory=list, init=False)
     _has_begun: bool = attrs.field(default=False, init=False)
@@ -136,6 +138,7 @@ class Life:
         if self.stopped_at is None:
             connections, seconds = self.activity.connections, self._longest_drain()
             log.info("%s: no more clients are accepted; %d connections have %g s to finish", name, connections, seconds)
+            self.interrupted = name == "SIGINT"
             self.stop()
         elif trio.current_time() - self.stopped_at < ONE_STOP:
             log.debug("%s again, within %g s: it is the same stop", name, ONE_STOP)

@@ -177,7 +177,7 @@ class Server:
         """Accept no more, and let what is open finish."""
         assert self.life.stopped_at is not None
         self._accepts.cancel()
-        if self.connections.durable:
+        if self.connections.durable and not self.life.interrupted:
             self.connections.durable.suspend()
         self._work.deadline = self.life.stopped_at + self.drain_timeout
 

@@ -2,7 +2,7 @@
 
     socket-activate -l /tmp/counter.sk python examples/durable_counter.py
 
-Under systemd, its unit needs FileDescriptorStoreMax=3.
+Under systemd, its unit needs FileDescriptorStoreMax=4.
 """
 
 import logging

@@ -529,6 +529,36 @@ async def test_only_one_serve_of_a_process_can_be_durable(kit: Kit) -> None:
         await kit.noted(1)
 
 
+async def test_at_sigint_connections_may_finish(kit: Kit) -> None:
+    async with activated(serving(count), {"main": "unix"}, store=4) as daemon:
+        await daemon.ready()
+        client = await daemon.connect("main")
+        assert await answer(client, b"a\n") == b"1 a\n"
+        daemon.send_signal(2)
+        await daemon.wait_told("STOPPING=1")
+        assert await answer(client, b"b\n") == b"2 b\n"
+        await client.aclose()
+        assert await daemon.wait_exited() == 0
+
+
+async def test_where_the_manager_gives_them_up_connections_may_finish(kit: Kit) -> None:
+    async with activated(serving(count), {"main": "unix"}, store=4) as daemon:
+        await daemon.ready()
+        client = await daemon.connect("main")
+        assert await answer(client, b"a\n") == b"1 a\n"
+        await daemon.restart()
+        assert await answer(client, b"b\n") == b"2 b\n"
+        await daemon.crash()
+        assert sorted(daemon.stored) == ["activation.connections"] * 3 + ["activation.connections.watch"]
+        assert await answer(client, b"c\n") == b"3 c\n"
+        daemon._manager.store.clear()
+        daemon.send_signal(15)
+        await daemon.wait_told("STOPPING=1")
+        assert await answer(client, b"d\n") == b"4 d\n"
+        await client.aclose()
+        assert await daemon.wait_exited() == 0
+
+
 async def test_another_serve_that_is_not_durable_leaves_it_alone(kit: Kit) -> None:
     async def plain(stream: trio.SocketStream) -> None:
         async for data in stream:
@@ -574,7 +604,7 @@ async def test_without_room_in_a_store_it_serves_as_always_and_says_so(
         assert daemon.stored == []
         (said,) = [record.getMessage() for record in caplog.records if "durable:" in record.getMessage()]
         assert "kept" in said
-        assert "FileDescriptorStoreMax=3 or more" in said
+        assert "FileDescriptorStoreMax=4 or more" in said
         client = await daemon.connect("main")
         assert await answer(client, b"a\n") == b"1 a\n"
         daemon.send_signal(15)
@@ -674,7 +704,7 @@ async def test_what_the_store_has_lost_a_part_of_is_refused(kit: Kit, caplog: py
     async def main() -> None:
         await activation.serve(count, durable=True)
 
-    async with activated(main, {"main": "unix"}, store=4) as daemon:
+    async with activated(main, {"main": "unix"}, store=5) as daemon:
         await daemon.ready()
         old = await daemon.connect("main")
         assert await answer(old, b"a\n") == b"1 a\n"
@@ -684,7 +714,7 @@ async def test_what_the_store_has_lost_a_part_of_is_refused(kit: Kit, caplog: py
         assert "gave back 4 of 3 descriptors; the connections" in caplog.text
         assert await old.receive_some() == b""
         assert await answer(await daemon.connect("main"), b"a\n") == b"1 a\n"
-        assert daemon.stored == ["activation.connections"] * 3
+        assert sorted(daemon.stored) == ["activation.connections"] * 3 + ["activation.connections.watch"]
 
 
 FORKING = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import struct
@@ -13,10 +14,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.commands import LIMIT, SOCKET_ACTIVATE, connect, eventually, free_port, receive
+from tests import bundles
+from tests.commands import LIMIT, SOCKET_ACTIVATE, connect, echoed, eventually, free_port, receive
 from tests.durable_clients import COUNTER, crowd
 
+from .conftest import UNITS
 from .daemons import processes
+from .test_minirunc import add_container
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
 
 UNIT = "durable.service"
 OFTEN = "[Unit]\nStartLimitIntervalSec=0\n"
-SERVICE = "[Service]\nType=notify\nExecStart=durabled\nFileDescriptorStoreMax=3\nRestart=on-failure\nRestartSec=1ms\n"
+SERVICE = "[Service]\nType=notify\nExecStart=durabled\nFileDescriptorStoreMax=4\nRestart=on-failure\nRestartSec=1ms\n"
 
 
 def add_durable(manager: Manager, *, service: str = "", pause: str = "pass") -> list[object]:
@@ -37,7 +41,7 @@ def add_durable(manager: Manager, *, service: str = "", pause: str = "pass") -> 
     manager.add(
         {
             "durable.socket": "[Socket]\nListenStream=/run/durable.sk\n"
-            f"ListenStream={tcp[0]}:{tcp[1]}\nTriggerLimitIntervalSec=0\n",
+            f"ListenStream={tcp[0]}:{tcp[1]}\nTriggerLimitIntervalSec=0\nBacklog=16384\n",
             UNIT: OFTEN + SERVICE + service,
         }
     )
@@ -80,7 +84,7 @@ def test_clients_notice_neither_restarts_nor_kills_nor_what_the_manager_does_its
                 kill(manager)
         clients.until_all_are_answered()
     assert not clients.ended
-    assert manager.property(UNIT, "NFileDescriptorStore") == "3"
+    assert manager.property(UNIT, "NFileDescriptorStore") == "4"
 
 
 @pytest.mark.parametrize("pause", ["pass", "await trio.sleep(0.002)"], ids=["at-once", "with-pauses"])
@@ -148,8 +152,6 @@ def test_clients_see_the_end_that_there_is(start_manager: StartManager) -> None:
 
 @pytest.mark.parametrize("access", ["", "DynamicUser=yes\n"])
 def test_it_works_locked_down_and_without_root(start_manager: StartManager, access: str) -> None:
-    from .conftest import UNITS
-
     manager = start_manager()
     foobar = (UNITS / "foobar.service").read_text().partition("DynamicUser=yes\n")[2]
     addresses = add_durable(manager, service=(access + foobar) if access else "LimitNOFILE=100:1000\n")
@@ -160,6 +162,66 @@ def test_it_works_locked_down_and_without_root(start_manager: StartManager, acce
             clients.until_all_are_answered()
             manager.systemctl("restart", UNIT)
     assert not clients.ended
+
+
+def test_ten_thousand_are_restarted_and_killed_at_once(start_manager: StartManager) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    count = min(10_000, hard - 500)
+    manager = start_manager()
+    (path, _) = add_durable(manager, service=f"LimitNOFILE={2 * count + 128}\n")
+    clients: list[socket.socket] = []
+    said = 0
+
+    def all_are_answered() -> None:
+        nonlocal said
+        said += 1
+        for client in clients:
+            client.sendall(b"x\n")
+        for client in clients:
+            assert receive(client, len(b"%d x\n" % said)) == b"%d x\n" % said
+
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        for _ in range(count):
+            client = socket.socket(socket.AF_UNIX)
+            clients.append(client)
+            client.connect(str(path))  # it waits for room in the queue, as none with a timeout does
+            client.settimeout(LIMIT)
+        for restart in (manager.systemctl, kill, manager.systemctl, kill):
+            all_are_answered()
+            if restart is kill:
+                kill(manager)
+            else:
+                manager.systemctl("restart", UNIT)
+        all_are_answered()
+        manager.wait_property(UNIT, "StatusText", f"{count} connections open")
+    finally:
+        for client in clients:
+            client.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def another_runs(manager: Manager, before: str) -> None:
+    manager.wait_for(lambda: manager.property("foobar.service", "MainPID") not in ("0", before), "it is started again")
+
+
+def test_a_container_is_killed_and_restarted_beneath_its_clients(start_manager: StartManager) -> None:
+    manager = start_manager(UNITS / "foobar.socket")
+    service = "NotifyAccess=all\nFileDescriptorStoreMax=4\nRestart=on-failure\nRestartSec=1ms\n"
+    add_container(manager, "foobar", [], service, bundles.with_foobard)
+    manager.systemctl("start", "foobar.socket")
+    with connect(manager.path("/run/foobar.sk")) as sock:
+        for number in range(6):
+            word = b"word %d" % number
+            assert echoed(sock, word) == word
+            before = manager.property("foobar.service", "MainPID")
+            if number % 2:
+                manager.systemctl("restart", "foobar.service")
+            else:
+                manager.wait_property("foobar.service", "ActiveState", "active")
+                manager.systemctl("kill", "--signal=SIGKILL", "foobar.service")
+                another_runs(manager, before)
+        assert echoed(sock, b"last") == b"last"
 
 
 # Under socket-activate
@@ -183,6 +245,21 @@ def daemon(folder: Path) -> int:
         return int((folder / "pid").read_text())
     except (FileNotFoundError, ValueError):
         return 0
+
+
+def test_clients_may_finish_when_socket_activate_stops(tmp_path: Path) -> None:
+    program = tmp_path / "durabled"
+    program.write_text(f"#!{sys.executable}\n{COUNTER.format(pause='pass')}")
+    program.chmod(0o755)
+    with activator(tmp_path, "-l", str(tmp_path / "a.sk"), str(program)) as process:
+        eventually(lambda: "listening on" in (tmp_path / "log").read_text(), "it listens")
+        with connect(tmp_path / "a.sk") as sock:
+            assert asked(sock, b"0\n") == b"1 0\n"
+            process.terminate()
+            eventually(lambda: "ending pid" in (tmp_path / "log").read_text(), "it is told to stop")
+            for number in range(1, 500):
+                assert asked(sock, b"x\n") == b"%d x\n" % (number + 1)
+        assert process.wait(LIMIT) == 0
 
 
 def restarted(folder: Path, pid: int) -> None:

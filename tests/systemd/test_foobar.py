@@ -257,7 +257,7 @@ def test_a_session_goes_on_when_foobard_is_killed_or_restarted(start_manager: St
 
 
 def test_foobard_says_nothing_where_its_unit_keeps_no_connections(start_manager: StartManager) -> None:
-    service = (UNITS / "foobar.service").read_text().replace("FileDescriptorStoreMax=3\n", "")
+    service = (UNITS / "foobar.service").read_text().replace("FileDescriptorStoreMax=4\n", "")
     manager = start_manager(UNITS / "foobar.socket", {"foobar.service": service})
     manager.systemctl("start", "foobar.socket")
     assert manager.run("client", input="hello\nthere\n").stdout == SESSION

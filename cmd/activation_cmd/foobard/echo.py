@@ -33,7 +33,7 @@ async def run(addresses: Sequence[Any], options: dict[str, Any]) -> int:
     connections = activation.streams(passed)
     packet_conns = [conn for conn in activation.packet_conns(passed) if conn]
     for file in passed:
-        if file.fileno() >= 0 and file.name != STORED:
+        if file.fileno() >= 0 and not file.name.startswith(STORED):
             say("foobard", f"descriptor {file.fileno()} ({file.name}) is no stream or datagram socket; left alone")
     with ExitStack() as stack:
         if addresses:

@@ -112,6 +112,12 @@ class Life(Running):
             self.result = "protocol"
             self.say(f"it ended before it sent READY=1, which Type={self.unit.type} asks for")
 
+    def give_up_store(self) -> None:
+        """Close what is stored, also what was sent and not read yet, and keep nothing more."""
+        self._catch_up()
+        self.store.maximum = 0
+        self.store.clear()
+
     def _catch_up(self) -> None:
         self._hearing.catch_up()
 

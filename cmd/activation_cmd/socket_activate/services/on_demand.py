@@ -97,6 +97,8 @@ class OnDemand:
         self._stopping = True
         self._pause.cancel()
         if self.service.life:
+            # There is no next start. A service that knows lets its clients finish, where it would suspend them.
+            self.service.life.give_up_store()
             self.service.life.stop()
 
     def kill(self) -> None:
