@@ -138,7 +138,7 @@ async def test_a_loop_that_is_stuck_misses_the_watchdog() -> None:
         await activation.serve(handle)
 
     for _ in range(5):  # who runs first then is chance
-        with pytest.raises(AssertionError, match=r"missed its watchdog once: no WATCHDOG=1 within 0.2 seconds"):
+        with pytest.raises(AssertionError, match=r"missed its watchdog (once|\d+ times): no WATCHDOG=1 within 0.2"):
             async with activated(stuck, {"a": "unix"}, watchdog=0.2) as daemon:
                 await daemon.ready()
                 client = await daemon.connect("a")
