@@ -46,6 +46,8 @@ class DurableStream(trio.abc.HalfCloseableStream):
     """
 
     __slots__ = (
+        "__dict__",
+        "__weakref__",
         "_closed",
         "_end_of_output",
         "_flushing",
@@ -259,6 +261,9 @@ class DurableStream(trio.abc.HalfCloseableStream):
                 await wait_readable(self.socket)
             else:
                 await checkpoint()
+            if self.scope.cancel_called:
+                # It was suspended after this task had been woken: what has come is for the next process.
+                await checkpoint_if_cancelled()
             self._check_open()
             try:
                 data = self._slot.receive()

@@ -47,6 +47,16 @@ class Served:
             thing.close()
 
 
+def check_durable(passed: Sequence[File]) -> None:
+    """Raise the ValueError for a passed socket that can have no durable connections."""
+    kinds = [(file, kind_of(file)) for file in passed if file.fileno() >= 0 and not file.name.startswith(OURS)]
+    if wrong := [f"{file.name!r} ({kind})" for file, kind in kinds if kind and kind.is_socket and not kind.is_stream]:
+        raise ValueError(
+            f"durable is given, and {', '.join(wrong)} was passed, which cannot have durable connections; only stream "
+            "sockets can: take the others by files(), or give serve() the listeners, and serve the others beside it"
+        )
+
+
 def served_streams(handler: Handler, passed: Sequence[File]) -> Served:
     """Give the handler every passed stream, listening or connected.
 
@@ -79,8 +89,10 @@ def served_by_name(handlers: Mapping[str, Handler], passed: Sequence[File]) -> S
     from ._seqpacket import seqpacket_channels, seqpacket_listeners
 
     passed = [file for file in passed if file.fileno() >= 0 and not file.name.startswith(OURS)]
-    check_names(handlers, [file.name for file in passed], [file.name for file in passed if kind_of(file)])
-    wanted = [file for file in passed if file.name in handlers or OTHERS in handlers]
+    needed = [file for file in passed if kind_of(file)]
+    check_names(handlers, [file.name for file in passed], [file.name for file in needed])
+    # What the program stored under a name of its own is not for the handler of the others.
+    wanted = [file for file in passed if file.name in handlers or (OTHERS in handlers and file in needed)]
     found = [(file.name, handlers.get(file.name) or handlers[OTHERS]) for file in wanted]
     served = Served()
     for convert in (listeners, seqpacket_listeners):

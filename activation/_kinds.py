@@ -24,10 +24,12 @@ class Kind:
 
     Attributes:
         is_stream: whether it is a stream socket that listens or is connected.
+        is_socket: whether it is a socket at all.
     """
 
     words: str
     is_stream: bool = False
+    is_socket: bool = False
 
     def __str__(self) -> str:
         return self.words
@@ -57,7 +59,7 @@ def kind_of(file: File) -> Kind | None:
 
 def _kind_of_socket(sock: socket.socket, name: str) -> Kind | None:
     if sock.family == getattr(socket, "AF_NETLINK", None):
-        return Kind("a netlink socket")
+        return Kind("a netlink socket", is_socket=True)
     listens = bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
     if not listens and _is_connected(sock) and name != CONNECTION:
         return None
@@ -66,7 +68,7 @@ def _kind_of_socket(sock: socket.socket, name: str) -> Kind | None:
         socket.SOCK_SEQPACKET: "a socket of sequential packets",
         socket.SOCK_DGRAM: "a datagram socket",
     }.get(socket.SocketKind(sock.type), "a raw socket")
-    return Kind(words, is_stream=sock.type == socket.SOCK_STREAM)
+    return Kind(words, is_stream=sock.type == socket.SOCK_STREAM, is_socket=True)
 
 
 def _is_connected(sock: socket.socket) -> bool:

@@ -86,13 +86,13 @@ class Life:
         if not self._servers:
             self._has_begun, self.is_ready = True, False
             self.manager = Manager(self)
-        self._servers.append(server)
         if server.notify:
             self.manager.listen()
         self._signals.hear(signal.SIGTERM, signal.SIGINT)
         # A manager that reloads a service by SIGHUP does not mean to kill one that has nothing to reload.
         if reloads or self.manager.reloads_by_signal:
             self._signals.hear(signal.SIGHUP)
+        self._servers.append(server)  # last: what cannot be heard raises, and then this one has not joined
 
     async def lead(self) -> None:
         """Do what has to be done for the whole daemon, once nobody else does it."""

@@ -14,7 +14,7 @@ from ._durable_options import Durable, check_kinds
 from ._durable_serving import durable_connections
 from ._environment import ActivationError
 from ._files import File, files, why_nothing_was_passed
-from ._handlers import Served, served_by_name, served_listeners, served_streams
+from ._handlers import Served, check_durable, served_by_name, served_listeners, served_streams
 from ._life import life_to_join
 from ._notify import check_address, watchdog_enabled
 from ._server import Server
@@ -180,9 +180,7 @@ async def serve(
     watchdog_enabled()  # raises what is wrong with it before anything is taken
     if handler is None and (listeners or any(connections) or max_connections is not None or durable):
         raise ValueError("handler is None, so there can be no connections and no limits to them; expected a handler")
-    served = Served() if handler is None else _served(handler, listeners, connections)
-    if durable:
-        check_kinds([listener for listener, _ in served.accepting], [stream for stream, _ in served.accepted])
+    served = Served() if handler is None else _served(handler, listeners, connections, durable=bool(durable))
     life = life_to_join()
     open_connections = Connections(life.activity, handshake_timeout)
     server = Server(
@@ -199,6 +197,8 @@ async def serve(
     )
     taken = [resource for resource, _ in (*served.accepting, *served.accepted)]
     try:
+        if durable:
+            check_kinds([listener for listener, _ in served.accepting], [stream for stream, _ in served.accepted])
         async with durable_connections(durable, alone=listeners is None) as open_connections.durable:
             if open_connections.durable and handler:
                 by_name = handler if isinstance(handler, Mapping) else {"": handler}
@@ -228,6 +228,8 @@ def _served(
     handler: Callable[[Any], Awaitable[object]] | Mapping[str, Callable[[Any], Awaitable[object]]],
     listeners: Sequence[trio.abc.Listener[Any] | None] | Mapping[str, Sequence[trio.abc.Listener[Any] | None]] | None,
     connections: Sequence[trio.abc.AsyncResource | None],
+    *,
+    durable: bool,
 ) -> Served:
     """What is to be done, and by whom: what was passed, unless listeners are given."""
     if isinstance(handler, Mapping):
@@ -237,12 +239,12 @@ def _served(
             return served_listeners(handler, listeners)
         if listeners is not None:
             raise ValueError("there are handlers by name, so listeners must be given by name, too")
-        return _taken(partial(served_by_name, handler), _passed())
+        return _taken(partial(served_by_name, handler), _passed(), durable=durable)
     if isinstance(listeners, Mapping):
         raise ValueError("listeners are given by name, so there must be handlers by name; expected a dictionary")
     given = [(stream, handler) for stream in connections if stream]
     if listeners is None:
-        served = _taken(partial(served_streams, handler), files() if given else _passed())
+        served = _taken(partial(served_streams, handler), files() if given else _passed(), durable=durable)
         served.accepted[:0] = given
     else:
         served = Served([(listener, handler) for listener in listeners if listener], given)
@@ -255,10 +257,12 @@ def _served(
     return served
 
 
-def _taken(take: Callable[[list[File]], Served], passed: list[File]) -> Served:
+def _taken(take: Callable[[list[File]], Served], passed: list[File], *, durable: bool) -> Served:
     try:
+        if durable:
+            check_durable(passed)
         return take(passed)
-    except ActivationError:
+    except (ActivationError, ValueError):
         for file in passed:
             file.close()  # nobody else knows of them
         raise

@@ -48,7 +48,8 @@ class SocketStream(trio.abc.HalfCloseableStream):
         socket: the trio socket, which this stream owns.
     """
 
-    __slots__ = ("_misses", "_sending", "_sock", "_waits", "socket")
+    # With what trio's own has: attributes of the program, and weak references.
+    __slots__ = ("__dict__", "__weakref__", "_misses", "_sending", "_sock", "_waits", "socket")
 
     def __init__(self, stream: trio.SocketStream) -> None:
         # To receive and send at once takes the standard library's socket, and a trio socket does not give away its own.

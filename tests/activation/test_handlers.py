@@ -355,3 +355,24 @@ async def test_no_datagram_is_lost_around_idle_exits(tmp_path: Path) -> None:
                         if not nursery.child_tasks:
                             break
         client.close()
+
+
+async def test_what_the_program_has_stored_is_not_for_the_handler_of_the_others() -> None:
+    async def main() -> None:
+        activation.store_state("hits", b"1")
+        await activation.serve({"chat": echo, "*": upper})
+
+    async with activated(main, {"chat": "unix", "admin": "unix"}, store=16) as daemon:
+        await daemon.restart()
+        async with await daemon.connect("admin") as client:
+            await client.send_all(b"word")
+            assert await client.receive_some() == b"WORD"
+
+
+@pytest.mark.parametrize("kind", ["udp", "unix-datagram", "seqpacket"])
+@pytest.mark.parametrize("handlers", [echo, {"chat": echo, "other": echo}], ids=["one handler", "by name"])
+async def test_durable_connections_are_of_stream_sockets_only(handlers: Any, kind: str) -> None:
+    said = r"ValueError: durable is given, and 'other' \(a .*\) was passed, which cannot have durable connections"
+    with pytest.raises(AssertionError, match=said):
+        async with activated(serving(handlers, durable=True), {"chat": "unix", "other": kind}, store=16) as daemon:
+            await daemon.ready()

@@ -4,6 +4,7 @@ import array
 import random
 import socket
 import struct
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -518,3 +519,11 @@ async def test_serve_gives_it_to_handlers_of_plain_connections() -> None:
                     assert await one.receive_some() == b"hello"
         nursery.cancel_scope.cancel()
     assert [type(one) for one in got] == [SocketStream] * 2
+
+
+async def test_a_program_can_keep_streams_in_a_weak_set_and_give_them_attributes_as_with_trio() -> None:
+    ours, theirs = pair()
+    async with ours, theirs:
+        assert [*weakref.WeakSet([ours])] == [ours]
+        ours.user = "somebody"  # type: ignore[attr-defined]
+        assert vars(ours) == {"user": "somebody"}
