@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING
 import activation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 PATIENCE = 30
 """Seconds until a program that does not answer is given up."""
@@ -97,13 +97,17 @@ class Program:
 
 
 @contextmanager
-def running(command: Sequence[str], files: Sequence[tuple[str, socket.socket]] = ()) -> Iterator[Program]:
-    """Start a program with these files; it has ended when the block is left."""
+def running(
+    command: Sequence[str],
+    files: Sequence[tuple[str, socket.socket]] = (),
+    variables: Mapping[str, str] | None = None,
+) -> Iterator[Program]:
+    """Start a program with these files, and more variables; it has ended when the block is left."""
     with tempfile.TemporaryFile() as output:
         sys.stdout.flush()
         pid = os.fork()
         if not pid:
-            _become(command, files, output)
+            _become(command, files, {**os.environ, **(variables or {})}, output)
         program = Program(pid, output, command)
         try:
             yield program
@@ -111,11 +115,13 @@ def running(command: Sequence[str], files: Sequence[tuple[str, socket.socket]] =
             program.kill()
 
 
-def _become(command: Sequence[str], files: Sequence[tuple[str, socket.socket]], output: IO[bytes]) -> None:
+def _become(
+    command: Sequence[str], files: Sequence[tuple[str, socket.socket]], env: Mapping[str, str], output: IO[bytes]
+) -> None:
     try:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
-        activation.exec_process(command, files)
+        activation.exec_process(command, files, env=env)
     except BaseException as error:
         os.write(2, f"cannot start it: {error}".encode())
     finally:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Self
 
 from ._launch import PATIENCE, Program, running
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
 LIFE = 10
 """Rounds until a server is started anew: a process may be a few percent luckier than the next."""
@@ -24,10 +25,15 @@ class Server:
         make_socket: gives a socket for it, and the address to tell the load.
         load: the load's program and what it is told between the address and the server's process number. It prints
             how much it did, in how many seconds, and how many of these the server and itself were on a core.
+        manager: what there is around each life of the server; it gives variables for the server's environment.
     """
 
     def __init__(
-        self, command: Sequence[str], make_socket: Callable[[], tuple[socket.socket, str]], load: Sequence[str]
+        self,
+        command: Sequence[str],
+        make_socket: Callable[[], tuple[socket.socket, str]],
+        load: Sequence[str],
+        manager: Callable[[], AbstractContextManager[Mapping[str, str] | None]] = nullcontext,
     ) -> None:
         self.cpu: list[float] = []
         """Seconds on a core for each thing that was done, by slice."""
@@ -36,6 +42,7 @@ class Server:
         self._command = command
         self._make_socket = make_socket
         self._load = load
+        self._manager = manager
         self._slices = 0
         self._life = ExitStack()
         self._address = ""
@@ -70,4 +77,5 @@ class Server:
         self._life.close()
         sock, self._address = self._make_socket()
         with sock:
-            self._process = self._life.enter_context(running(self._command, [("foobar.socket", sock)]))
+            variables = self._life.enter_context(self._manager())
+            self._process = self._life.enter_context(running(self._command, [("foobar.socket", sock)], variables))

@@ -16,6 +16,8 @@ from ._server import LIFE, Server
 from ._table import figure, goal, ratio, show, us
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ._rounds import Estimate
 
 ROUNDS = 15
@@ -64,7 +66,7 @@ def run(folder: str, rounds: int | None) -> None:
     rows: list[list[str]] = []
     pairs: list[tuple[Load, str, Estimate]] = []
     busiest = 0.0
-    for load in possible_loads():
+    for load in possible_loads("serving", LOADS):
         with ExitStack() as stack:
             how = [program, load.kind, str(load.clients), str(load.seconds)]
             servers = {
@@ -97,10 +99,11 @@ def run(folder: str, rounds: int | None) -> None:
         figure(f"`serve`, {str(load).lower()}, a second", peer, estimate)
 
 
-def possible_loads() -> list[Load]:
+def possible_loads(benchmark: str, loads: Sequence[Load], each: int = 1) -> list[Load]:
+    """The loads for which there are enough descriptors, where a server needs so many for each connection."""
     limit = raise_open_file_limit()
-    possible = [load for load in LOADS if load.clients + OTHER_DESCRIPTORS <= limit]
-    for load in LOADS:
+    possible = [load for load in loads if each * load.clients + OTHER_DESCRIPTORS <= limit]
+    for load in loads:
         if load not in possible:
-            print(f"\nserving: {load}: left out, RLIMIT_NOFILE is {limit}")
+            print(f"\n{benchmark}: {load}: left out, RLIMIT_NOFILE is {limit}")
     return possible
