@@ -8,6 +8,7 @@ by the admin or by SIGTERM, it says goodbye.
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,7 +16,7 @@ import trio
 import activation
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
 LONGEST_LINE = 1000
 MOST_UNREAD = 100
@@ -23,7 +24,7 @@ MOST_UNREAD = 100
 people: dict[trio.SocketStream, trio.MemorySendChannel[bytes]] = {}
 
 
-async def lines(stream: trio.SocketStream) -> AsyncIterator[bytes]:
+async def lines(stream: trio.SocketStream) -> AsyncGenerator[bytes, None]:
     """The lines that come, without the newline. A line that is too long ends them."""
     buffer = bytearray()
     async for data in stream:
@@ -72,15 +73,16 @@ def broadcast(line: bytes) -> None:
 
 async def admin(stream: trio.SocketStream) -> None:
     """Obey the admin."""
-    async for command in lines(stream):
-        match command:
-            case b"who":
-                await stream.send_all(b"%d guests\n" % len(people))
-            case b"stop":
-                activation.stop()
-                return
-            case _:
-                await stream.send_all(b"Say who, or stop.\n")
+    async with aclosing(lines(stream)) as commands:
+        async for command in commands:
+            match command:
+                case b"who":
+                    await stream.send_all(b"%d guests\n" % len(people))
+                case b"stop":
+                    activation.stop()
+                    return
+                case _:
+                    await stream.send_all(b"Say who, or stop.\n")
 
 
 async def main() -> None:

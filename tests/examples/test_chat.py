@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Literal
 
@@ -10,12 +9,11 @@ import trio
 from activation.testing import activated
 from tests.commands import LIMIT
 
-from .test_examples import EXAMPLES
-
 if TYPE_CHECKING:
     from activation.testing import Daemon
 
-COMMAND = (sys.executable, str(EXAMPLES / "chat.py"))
+    from .conftest import Started
+
 SOCKETS: dict[str, Literal["tcp", "unix"]] = {"chat": "tcp", "admin": "unix"}
 
 
@@ -31,14 +29,14 @@ async def guests(daemon: Daemon, stack: AsyncExitStack, count: int) -> list[trio
     return [await stack.enter_async_context(await daemon.connect("chat")) for _ in range(count)]
 
 
-async def test_everybody_reads_what_anybody_says() -> None:
-    async with activated(COMMAND, SOCKETS) as daemon, AsyncExitStack() as stack:
+async def test_everybody_reads_what_anybody_says(started: Started) -> None:
+    async with activated(started("chat"), SOCKETS) as daemon, AsyncExitStack() as stack:
         await daemon.ready()
         people = await guests(daemon, stack, 3)
         admin = await stack.enter_async_context(await daemon.connect("admin"))
         # Somebody whom the daemon has not accepted yet would not hear it.
-        while await ask(admin, b"who") != b"3 guests\n":
-            pass
+        await daemon.wait_status("3 guests, 4 connections")
+        assert await ask(admin, b"who") == b"3 guests\n"
         await people[0].send_all(b"hello\n")
         for stream in people:
             assert await line(stream) == b"hello\n"
@@ -54,13 +52,12 @@ async def ask(stream: trio.SocketStream, command: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("who", ["the admin", "the manager"])
-async def test_it_says_goodbye_to_everybody(who: str) -> None:
-    async with activated(COMMAND, SOCKETS) as daemon, AsyncExitStack() as stack:
+async def test_it_says_goodbye_to_everybody(started: Started, who: str) -> None:
+    async with activated(started("chat"), SOCKETS) as daemon, AsyncExitStack() as stack:
         await daemon.ready()
         people = await guests(daemon, stack, 20)
         admin = await stack.enter_async_context(await daemon.connect("admin"))
-        while await ask(admin, b"who") != b"20 guests\n":
-            pass
+        await daemon.wait_status("20 guests, 21 connections")
         if who == "the admin":
             await admin.send_all(b"stop\n")
         else:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import signal
-import sys
 from typing import TYPE_CHECKING
 
 import trio
@@ -10,17 +9,16 @@ import trio
 from activation.testing import activated
 from tests.commands import LIMIT
 
-from .test_examples import EXAMPLES
-
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from .conftest import Started
 
-async def test_no_job_that_was_confirmed_is_lost_by_restarts(tmp_path: Path) -> None:
+
+async def test_no_job_that_was_confirmed_is_lost_by_restarts(started: Started, tmp_path: Path) -> None:
     results = tmp_path / "results"
-    command = (sys.executable, str(EXAMPLES / "worker.py"), str(results))
     confirmed: list[bytes] = []
-    async with activated(command, {"jobs": "seqpacket"}) as daemon:
+    async with activated(started("worker", str(results)), {"jobs": "seqpacket"}) as daemon:
         with trio.fail_after(LIMIT):
             for turn in range(3):
                 if turn:
