@@ -28,7 +28,8 @@ not run, 127 if it does not exist. A unit file that fails does not end the other
 
 Unit files: for root, they are those of the system, for everybody else those of the user, and with --user also for root.
 So %t is /run or XDG_RUNTIME_DIR, %h is root's home or HOME; the same holds for other specifiers and for
-RuntimeDirectory=. The log, for StandardOutput=journal, is the standard output and error of socket-activate.
+RuntimeDirectory=. The log, for StandardOutput=journal, is the standard output and error of socket-activate. A
+FILE.service has the sockets of its Sockets=, and starts whenever another service that they are passed to starts.
 
 Started with NOTIFY_SOCKET, it sends READY=1 when all sockets listen, and STOPPING=1 when it ends.
 
@@ -63,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="%(prog)s [OPTION ...] -l ADDR [-l ADDR ...] [--] COMMAND [ARGUMENT ...]\n"
-        "       %(prog)s [OPTION ...] FILE.socket ...",
+        "       %(prog)s [OPTION ...] FILE.socket ... [FILE.service ...]",
     )
     add = parser.add_argument_group("addresses").add_argument
     add("-l", "--listen", action="append", metavar="ADDR", type=_listen(None), help=f"where to listen: {FORMS}")

@@ -17,8 +17,11 @@ def describe(pairs: Sequence[Pair], environment: Mapping[str, str]) -> Iterator[
     for pair in pairs:
         for listen, name in zip(pair.socket.listen, [*pair.socket.descriptor_names, ""], strict=False):
             yield f"{pair.socket.name}: listens on {listen.text} ({listen.kind}){f', passed as {name}' if name else ''}"
-        when = "for each connection" if pair.socket.accept else "for the first client"
-        yield f"{pair.socket.name}: starts {pair.service.name} {when}"
+        if pair.alone:
+            yield f"{pair.service.name}: starts when another service on its sockets does"
+        else:
+            when = "for each connection" if pair.socket.accept else "for the first client"
+            yield f"{pair.socket.name}: starts {pair.service.name} {when}"
         yield f"{pair.service.name}: runs {_program(pair.service, environment)} (Type={pair.service.type})"
         yield from (f"{pair.service.name}: {line}" for line in _further(pair.service))
 

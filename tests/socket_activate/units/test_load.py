@@ -507,16 +507,22 @@ def test_a_path_that_is_no_socket_unit_is_an_error() -> None:
         r"cannot be a unit; expected a unit's name: letters, digits and :-_.\ with one @ at most before an instance, "
         "and a type such as .service; 255 characters at most"
     )
+    no_start = (
+        "is no unit to start; expected a file such as foobar.socket, foobar@instance.socket or foobar@instance.service"
+    )
     paths = ["no.socket", "folder.socket", "fifo.socket", "loop.socket", "null.socket", "empty.socket"]
-    assert errors({"empty.socket": ""}, *paths, "a.service", "a@.socket", "a b.socket", "a\0.socket", "") == [
+    others = ["a.service", "a@.socket", "a@.service", "a.target", "a b.socket", "a\0.socket", ""]
+    assert errors({"empty.socket": ""}, *paths, *others) == [
         "no.socket: there is no such file; expected the path of a socket unit",
         "folder.socket: is no file; expected a file with text",
         "fifo.socket: is no file; expected a file with text",
         "loop.socket: cannot be read: Too many levels of symbolic links",
         "null.socket: is a link to /dev/null: the unit is masked, which keeps it from being started",
         "empty.socket: is empty: the unit is masked, which keeps it from being started",
-        "a.service: is no socket unit; expected a file such as foobar.socket or foobar@instance.socket",
-        "a@.socket: is no socket unit; expected a file such as foobar.socket or foobar@instance.socket",
+        "a.service: there is no such file; expected the path of a service unit",
+        f"a@.socket: {no_start}",
+        f"a@.service: {no_start}",
+        f"a.target: {no_start}",
         f"a b.socket: {no_unit}",
         f"a\0.socket: {no_unit}",
         f": {no_unit}",

@@ -131,6 +131,8 @@ class Assembly:
             if name in {*names, *inherited}
             for one in made
         ]
+        if not files:
+            raise ValueError("none of the sockets in its Sockets= could be made")
         service = Service(first.service, surroundings, self.reaper, notify_sockets, files, first.service.name)
         self.closing.callback(service.close)
         flushing = [

@@ -15,7 +15,7 @@ from .limits import RateLimit
 from .service import reloads
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from activation_cmd.socket_activate.processes.launch import Child
     from activation_cmd.socket_activate.processes.spare import Spare
@@ -36,6 +36,7 @@ class OnDemand:
     """One service from the making of its sockets to their end.
 
     Attributes:
+        triggers: the descriptors whose clients start it. Without any, it starts whenever one of its rivals does.
         patient: this is a COMMAND, which no unit has limits for. One that fails is started more and more slowly, and
             only starts that leave a client waiting count as too many.
         flushed: the descriptors whose clients do not outlast the service, FlushPending=.
@@ -62,6 +63,8 @@ class OnDemand:
     _again: bool = attrs.field(default=False, init=False)
     _pause: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _change: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _wanted: trio.Event = attrs.field(factory=trio.Event, init=False)
+    """A rival has started since this service ended, or this one has lost its sockets."""
     _offered: Start | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -74,6 +77,10 @@ class OnDemand:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.service.store.watch)
             while not self._stopping:
+                if not now and not self.triggers:
+                    now = await self._is_wanted()
+                    if not now:
+                        break
                 child = await self._started_now() if now else await self._started_by_client()
                 if child is None:
                     break
@@ -81,7 +88,10 @@ class OnDemand:
                 self._began = trio.current_time()
                 self._catch_up(self.service.begin(child))
                 self._tell_rivals()
+                for rival in self._all_rivals():
+                    rival._wanted.set()  # noqa: SLF001
                 end = await self.service.live()
+                self._wanted = trio.Event()
                 self._tell_rivals()
                 flush(self.flushed)
                 now = await self._rest(child, end)
@@ -168,14 +178,24 @@ class OnDemand:
                 if self._stopping:
                     return None
 
+    async def _is_wanted(self) -> bool:
+        """Wait until a rival starts; return False if none does any more."""
+        if self.service.files:
+            with trio.CancelScope() as self._pause:
+                await self._wanted.wait()
+        return bool(self.service.files) and not self._stopping
+
     def _is_taken(self, number: int) -> bool:
         return any(rival.service.life for rival in self.rivals.get(number, ()))
 
     def _tell_rivals(self) -> None:
-        for rival in {id(rival): rival for rivals in self.rivals.values() for rival in rivals}.values():
+        for rival in self._all_rivals():
             rival._change.set()  # noqa: SLF001
             if rival._offered:  # noqa: SLF001
                 self.spare.withdraw(rival._offered)  # noqa: SLF001
+
+    def _all_rivals(self) -> Iterable[OnDemand]:
+        return {id(rival): rival for rivals in self.rivals.values() for rival in rivals}.values()
 
     async def _readable(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -188,11 +208,13 @@ class OnDemand:
                 nursery.start_soon(watch, number)
 
     def _give_up(self, why: str) -> None:
-        self.service.say(f"{why}; given up, and its sockets are closed")
+        self.service.say(f"{why}; given up{', and its sockets are closed' if self.triggers else ''}")
         self.failed = True
         for rivals in self.rivals.values():
             for rival in rivals:
                 rival.service.files = [each for each in rival.service.files if each[1] not in self.triggers]
+                if not rival.service.files:
+                    rival._wanted.set()  # noqa: SLF001
         self.sockets.close()
 
     async def _rest(self, child: Child, end: End) -> bool:
@@ -223,6 +245,8 @@ class OnDemand:
         else:
             waits = self._client_waits()
             then = "a client that waits starts it again" if waits else "the next client starts it again"
+            if not self.triggers:
+                then = "it starts again when another service on its sockets does"
             if self.patient:
                 failed = end.result != "success"
                 pause = self._delay = self._next_delay() if failed else 0.0

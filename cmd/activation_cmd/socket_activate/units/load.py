@@ -37,7 +37,8 @@ def load(paths: Sequence[str], manager: Manager | None = None) -> tuple[list[Pai
 
     Args:
         paths: of the ``.socket`` files. A service, a template, drop-ins are looked for in the same folder, and where a
-            link leads to. The sockets in Sockets= of a service are read, too.
+            link leads to. The sockets in Sockets= of a service are read, too. A ``.service`` file is for a service that
+            none of the sockets starts, but that has some in Sockets=; it may be an instance of a template there.
         manager: whose units these are; by default the system's for root, a user's for everybody else.
 
     Returns:
@@ -66,8 +67,8 @@ class _Loading:
     """By the name of a service, where it was looked for."""
 
     def load(self, path: str) -> None:
-        """Read a socket unit and its service."""
-        name = _socket_name(path, self.problems.append)
+        """Read a socket unit and its service, or a service that others share their sockets with."""
+        name = _unit_name(path, self.problems.append)
         if name is None:
             return
         own = own_name(path, name)
@@ -79,9 +80,20 @@ class _Loading:
                 self.problems.append(Problem(path, text))
             return
         self._named[own] = path
+        if name.type == "service":
+            self._load_alone(path, name)
+            return
         file = read_unit([os.path.dirname(path)], name, self.problems.append, "expected the path of a socket unit")
         if file and (pair := self._pair(file)):
             self._pairs.append(pair)
+
+    def _load_alone(self, path: str, name: UnitName) -> None:
+        service = self._service([os.path.dirname(path)], name, "expected the path of a service unit")
+        if service and not service.sockets:
+            text = "has no Sockets=, so that nothing starts it; expected the .socket file that is for it"
+            self.problems.append(Problem(path, text))
+        elif service:
+            self._pairs.append(Pair(SocketUnit(name=service.name, listen=(), service=service.name), service))
 
     def load_inherited(self) -> None:
         """Read the sockets that services name in Sockets=, as systemd starts them with the service."""
@@ -153,27 +165,34 @@ class _Loading:
             sockets = [pair.socket for pair in own] + [each for each in inherited if each.service != service.name]
             accept = any(pair.socket.accept for pair in own)
             problems = list(passing_problems(service, where, sockets, accept=accept)) if own else []
+            if own and all(pair.alone for pair in own) and all(each.accept for each in inherited):
+                text = "Sockets= names no socket that starts another service, with which this one could start"
+                problems.append(Problem(where["sockets"], text))
             self.problems += problems
             if problems:
                 wrong.add(name)
         double = list(twice((line, pair.socket.reuse_port) for pair in self._pairs for line in pair.socket.listen))
         self.problems += double
         places = {problem.where for problem in double}
+        started = {pair.service.name for pair in self._pairs if not pair.alone}
         return [
             pair
             for pair in self._pairs
-            if pair.service.name not in wrong and places.isdisjoint(line.where for line in pair.socket.listen)
+            if pair.service.name not in wrong
+            and not (pair.alone and pair.service.name in started)
+            and places.isdisjoint(line.where for line in pair.socket.listen)
         ]
 
 
-def _socket_name(path: str, say: Say) -> UnitName | None:
+def _unit_name(path: str, say: Say) -> UnitName | None:
     try:
         name = UnitName.parse(os.path.basename(path))
     except ValueError as error:
         say(Problem(path, f"cannot be a unit; {error}"))
         return None
-    if name.type != "socket" or name.instance == "":
-        say(Problem(path, "is no socket unit; expected a file such as foobar.socket or foobar@instance.socket"))
+    if name.type not in ("socket", "service") or name.instance == "":
+        text = "expected a file such as foobar.socket, foobar@instance.socket or foobar@instance.service"
+        say(Problem(path, f"is no unit to start; {text}"))
         return None
     return name
 

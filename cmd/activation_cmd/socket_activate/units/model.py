@@ -200,3 +200,8 @@ class Pair:
     socket: SocketUnit
     service: ServiceUnit
     instance: Callable[[str], ServiceUnit] | None = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether this is a service that no socket unit starts. Its socket listens on nothing, and has its name."""
+        return self.socket.name == self.service.name
