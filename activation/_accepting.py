@@ -6,7 +6,6 @@ import errno
 import logging
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import attrs
 import trio
 
 if TYPE_CHECKING:
@@ -28,16 +27,23 @@ SHARED_WAIT = 0.05
 Listener: TypeAlias = "trio.abc.Listener[Any]"
 
 
-@attrs.define(eq=False)
 class Accepting:
     """The listeners of one serve(), each with the handler of its connections."""
 
-    listeners: list[tuple[Listener, Handler]]
-    _connections: Connections
-    _max_connections: int | None
-    _reserved: int = attrs.field(default=0, init=False)  # places that accepts under way have taken
-    _reserved_for_tls: int = attrs.field(default=0, init=False)
-    _told_of_capacity: float = attrs.field(default=-CAPACITY_LOG_INTERVAL, init=False)
+    __slots__ = (
+        *("_connections", "_max_connections", "_reserved", "_reserved_for_tls", "_told_of_capacity"),
+        "listeners",
+    )
+
+    def __init__(
+        self, listeners: list[tuple[Listener, Handler]], connections: Connections, max_connections: int | None
+    ) -> None:
+        self.listeners = listeners
+        self._connections = connections
+        self._max_connections = max_connections
+        self._reserved = 0  # places that accepts under way have taken
+        self._reserved_for_tls = 0
+        self._told_of_capacity = -CAPACITY_LOG_INTERVAL
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Accept on all listeners; return at once where there are none."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
 import trio
 from trio.lowlevel import ParkingLot
 
@@ -12,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
 
-@attrs.define(eq=False)
 class Activity:
     """The connections and the work of all serve() of a daemon, which have one idle clock.
 
@@ -27,15 +25,21 @@ class Activity:
         leaving: which serve() leave, since the clock has run out.
     """
 
-    connections: int = attrs.field(default=0, init=False)
-    work: int = attrs.field(default=0, init=False)
-    arrivals: ParkingLot = attrs.field(factory=ParkingLot, init=False)
-    _departures: ParkingLot = attrs.field(factory=ParkingLot, init=False)
-    _changes: ParkingLot = attrs.field(factory=ParkingLot, init=False)
-    _timeouts: dict[Hashable, float] = attrs.field(factory=dict, init=False)
-    _paused: set[Hashable] = attrs.field(factory=set, init=False)
-    leaving: set[Hashable] = attrs.field(factory=set, init=False)
-    _ended_by_last_work: set[trio.CancelScope] = attrs.field(factory=set, init=False)
+    __slots__ = (
+        *("_changes", "_departures", "_ended_by_last_work", "_paused", "_timeouts"),
+        *("arrivals", "connections", "leaving", "work"),
+    )
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.work = 0
+        self.arrivals = ParkingLot()
+        self.leaving: set[Hashable] = set()
+        self._departures = ParkingLot()
+        self._changes = ParkingLot()
+        self._timeouts: dict[Hashable, float] = {}
+        self._paused: set[Hashable] = set()
+        self._ended_by_last_work: set[trio.CancelScope] = set()
 
     def connect(self) -> None:
         self.connections += 1

@@ -7,7 +7,6 @@ import ssl
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import attrs
 import trio
 
 from ._occasional import OccasionalWarnings
@@ -23,7 +22,6 @@ log = logging.getLogger("activation")
 Handler: TypeAlias = Callable[[Any], Awaitable[object]]
 
 
-@attrs.define(eq=False)
 class Connections:
     """The open connections of one serve().
 
@@ -35,14 +33,21 @@ class Connections:
         durable: what keeps them for the next process, where they outlive this one.
     """
 
-    _activity: Activity
-    _handshake_timeout: float
-    nursery: trio.Nursery = attrs.field(init=False)
-    open: int = attrs.field(default=0, init=False)
-    handshaking: int = attrs.field(default=0, init=False)
-    departures: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
-    durable: DurableConnections | None = attrs.field(default=None, init=False)
-    _warnings: OccasionalWarnings = attrs.field(factory=OccasionalWarnings, init=False)
+    __slots__ = (
+        *("_activity", "_handshake_timeout", "_warnings"),
+        *("departures", "durable", "handshaking", "nursery", "open"),
+    )
+
+    nursery: trio.Nursery
+
+    def __init__(self, activity: Activity, handshake_timeout: float) -> None:
+        self.open = 0
+        self.handshaking = 0
+        self.departures = trio.lowlevel.ParkingLot()
+        self.durable: DurableConnections | None = None
+        self._activity = activity
+        self._handshake_timeout = handshake_timeout
+        self._warnings = OccasionalWarnings()
 
     def begin(self, stream: trio.abc.AsyncResource, handler: Handler) -> None:
         """Run the handler with the stream, and close that after it."""

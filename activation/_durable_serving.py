@@ -6,13 +6,13 @@ import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from ._durable_options import STORED, Durable
 from ._files import passed_before
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from ._durable import DurableConnections
+    from ._durable_options import Durable
 
 log = logging.getLogger("activation")
 
@@ -32,6 +32,7 @@ async def durable_connections(wanted: bool | Durable, *, alone: bool) -> AsyncIt
     """
     if wanted:
         from ._durable import DurableConnections
+        from ._durable_options import Durable
 
         durable = await DurableConnections.open(wanted if isinstance(wanted, Durable) else Durable())
         try:
@@ -40,10 +41,14 @@ async def durable_connections(wanted: bool | Durable, *, alone: bool) -> AsyncIt
             if durable:
                 durable.close()
         return
-    if alone and any(file.name == STORED and file.fileno() >= 0 for file in passed_before()):
-        # Their clients would wait for ever.
-        from ._durable_recovery import discard
+    left = [file.name for file in passed_before() if file.fileno() >= 0] if alone else []
+    if left:
+        from ._durable_options import STORED
 
-        log.warning("durable connections of the earlier start are closed: this one serves without durable=True")
-        discard()
+        if STORED in left:
+            # Their clients would wait for ever.
+            from ._durable_recovery import discard
+
+            log.warning("durable connections of the earlier start are closed: this one serves without durable=True")
+            discard()
     yield None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
-
-import attrs
 
 from ._environment import ActivationError
 from ._files import File
@@ -24,7 +22,6 @@ OURS = "activation."
 """What the names begin with under which this library itself keeps descriptors in the manager's store."""
 
 
-@attrs.define
 class Served:
     """What a serve() has to do, and the handler of each.
 
@@ -34,9 +31,16 @@ class Served:
         once: by name, datagram sockets, and Files that are no sockets, whose handlers run once.
     """
 
-    accepting: list[tuple[trio.abc.Listener[Any], Handler]] = attrs.field(factory=list)
-    accepted: list[tuple[trio.abc.AsyncResource, Handler]] = attrs.field(factory=list)
-    once: list[tuple[str, trio.socket.SocketType | File, Handler]] = attrs.field(factory=list)
+    __slots__ = ("accepted", "accepting", "once")
+
+    def __init__(
+        self,
+        accepting: Iterable[tuple[trio.abc.Listener[Any], Handler]] = (),
+        accepted: Iterable[tuple[trio.abc.AsyncResource, Handler]] = (),
+    ) -> None:
+        self.accepting = list(accepting)
+        self.accepted = list(accepted)
+        self.once: list[tuple[str, trio.socket.SocketType | File, Handler]] = []
 
     def __bool__(self) -> bool:
         return bool(self.accepting or self.accepted or self.once)

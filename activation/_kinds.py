@@ -7,8 +7,6 @@ import socket
 import stat
 from typing import TYPE_CHECKING
 
-import attrs
-
 from ._sockets import borrowed
 
 if TYPE_CHECKING:
@@ -18,7 +16,6 @@ CONNECTION = "connection"
 """The name of what Accept=yes of systemd.socket(5) has accepted."""
 
 
-@attrs.frozen
 class Kind:
     """What a descriptor is that somebody has to serve.
 
@@ -27,9 +24,12 @@ class Kind:
         is_socket: whether it is a socket at all.
     """
 
-    words: str
-    is_stream: bool = False
-    is_socket: bool = False
+    __slots__ = ("is_socket", "is_stream", "words")
+
+    def __init__(self, words: str, *, is_stream: bool = False, is_socket: bool = False) -> None:
+        self.words = words
+        self.is_stream = is_stream
+        self.is_socket = is_socket
 
     def __str__(self) -> str:
         return self.words

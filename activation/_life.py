@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 import signal
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-import attrs
 import trio
 
 from ._activity import Activity
@@ -21,6 +20,20 @@ from ._signals import Signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
+
+    class Server(Protocol):
+        """What the life has to know of a serve()."""
+
+        @property
+        def drain_timeout(self) -> float: ...
+        @property
+        def status(self) -> Callable[[int], str] | None: ...
+        @property
+        def notify(self) -> bool: ...
+        def drain(self) -> None: ...
+        def cut(self) -> None: ...
+
 
 log = logging.getLogger("activation")
 
@@ -29,20 +42,6 @@ ONE_STOP = 0.25
 of a wrapper, which forwards its own."""
 
 
-class Server(Protocol):
-    """What the life has to know of a serve()."""
-
-    @property
-    def drain_timeout(self) -> float: ...
-    @property
-    def status(self) -> Callable[[int], str] | None: ...
-    @property
-    def notify(self) -> bool: ...
-    def drain(self) -> None: ...
-    def cut(self) -> None: ...
-
-
-@attrs.define(eq=False)
 class Life:
     """The life of one daemon. It begins with the first serve() and ends with the last one.
 
@@ -56,20 +55,24 @@ class Life:
         until: the scopes to cancel at that time.
     """
 
-    activity: Activity = attrs.field(factory=Activity, init=False)
-    reloads: Reloads = attrs.field(init=False)
-    is_ready: bool = attrs.field(default=False, init=False)
-    stopped_at: float | None = attrs.field(default=None, init=False)
-    interrupted: bool = attrs.field(default=False, init=False)
-    until: set[trio.CancelScope] = attrs.field(factory=set, init=False)
-    _servers: list[Server] = attrs.field(factory=list, init=False)
-    _has_begun: bool = attrs.field(default=False, init=False)
-    manager: Manager = attrs.field(init=False)
-    _signals: Signals = attrs.field(factory=Signals, init=False)
-    _leader: trio.Lock = attrs.field(factory=trio.Lock, init=False)
+    __slots__ = (
+        *("_has_begun", "_leader", "_servers", "_signals"),
+        *("activity", "interrupted", "is_ready", "manager", "reloads", "stopped_at", "until"),
+    )
 
-    def __attrs_post_init__(self) -> None:
+    manager: Manager
+
+    def __init__(self) -> None:
+        self.activity = Activity()
         self.reloads = Reloads(self)
+        self.is_ready = False
+        self.stopped_at: float | None = None
+        self.interrupted = False
+        self.until: set[trio.CancelScope] = set()
+        self._servers: list[Server] = []
+        self._has_begun = False
+        self._signals = Signals()
+        self._leader = trio.Lock()
 
     @property
     def is_stopping(self) -> bool:

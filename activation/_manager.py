@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-import attrs
 import trio
 
 from ._environment import environ
@@ -15,8 +14,22 @@ from ._reports import EXTENSION, Reports
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
 
     from ._activity import Activity
+
+    class Daemon(Protocol):
+        """What the manager is told of."""
+
+        @property
+        def activity(self) -> Activity: ...
+        @property
+        def is_stopping(self) -> bool: ...
+        @property
+        def status_function(self) -> Callable[[int], str] | None: ...
+        def needs_time(self) -> bool:
+            """Whether it reloads, or stops and something is still to finish."""
+
 
 log = logging.getLogger("activation")
 
@@ -30,20 +43,6 @@ STATUS_INTERVAL = 1.0
 """Seconds between two STATUS=, at least."""
 
 
-class Daemon(Protocol):
-    """What the manager is told of."""
-
-    @property
-    def activity(self) -> Activity: ...
-    @property
-    def is_stopping(self) -> bool: ...
-    @property
-    def status_function(self) -> Callable[[int], str] | None: ...
-    def needs_time(self) -> bool:
-        """Whether it reloads, or stops and something is still to finish."""
-
-
-@attrs.define(eq=False)
 class Manager:
     """The service manager of one daemon. Without one nobody is told.
 
@@ -51,17 +50,19 @@ class Manager:
         reloads_by_signal: whether a manager started this process, so that SIGHUP asks for a reload.
     """
 
-    _daemon: Daemon
-    reloads_by_signal: bool = attrs.field(init=False)
-    _speaks_for_service: bool = attrs.field(init=False)
-    _reports: Reports = attrs.field(factory=Reports, init=False)
-    _wanted: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _ready: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _status: str = attrs.field(default="", init=False)
-    _status_failed: bool = attrs.field(default=False, init=False)
-    _time_needed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    __slots__ = (
+        *("_daemon", "_ready", "_reports", "_speaks_for_service", "_status", "_status_failed", "_time_needed"),
+        *("_wanted", "reloads_by_signal"),
+    )
 
-    def __attrs_post_init__(self) -> None:
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._reports = Reports()
+        self._wanted = trio.Event()
+        self._ready = trio.Event()
+        self._status = ""
+        self._status_failed = False
+        self._time_needed = trio.lowlevel.ParkingLot()
         main, own = environ().get("SYSTEMD_EXEC_PID"), str(os.getpid())
         # A container's first process may have the variable of whoever started the container.
         self._speaks_for_service = main in (None, own) or own == "1"

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import inspect
 import logging
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-import attrs
 import trio
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
 
     from ._manager import Manager
+
+    class Daemon(Protocol):
+        """What a reload has to know of the daemon."""
+
+        @property
+        def is_ready(self) -> bool: ...
+        @property
+        def is_stopping(self) -> bool: ...
+        @property
+        def manager(self) -> Manager: ...
+
 
 log = logging.getLogger("activation")
 
 
-class Daemon(Protocol):
-    """What a reload has to know of the daemon."""
-
-    @property
-    def is_ready(self) -> bool: ...
-    @property
-    def is_stopping(self) -> bool: ...
-    @property
-    def manager(self) -> Manager: ...
-
-
-@attrs.define(eq=False)
 class Reloads:
     """The reloads of one daemon.
 
@@ -36,10 +35,13 @@ class Reloads:
         running: how many functions of the reload under way have not returned.
     """
 
-    _daemon: Daemon
-    running: int = attrs.field(default=0, init=False)
-    _requested: bool = attrs.field(default=False, init=False)
-    _reloaders: list[Reloader] = attrs.field(factory=list, init=False)
+    __slots__ = ("_daemon", "_reloaders", "_requested", "running")
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.running = 0
+        self._daemon = daemon
+        self._requested = False
+        self._reloaders: list[Reloader] = []
 
     def request(self) -> None:
         """Reload now, or as soon as the daemon is ready and a reload under way is over. Several ask for one."""
@@ -80,13 +82,15 @@ class Reloads:
         self.begin()
 
 
-@attrs.define(eq=False)
 class Reloader:
     """What one serve() does at a reload."""
 
-    _reloads: Reloads
-    _function: Callable[[], object]
-    wanted: trio.Event = attrs.field(factory=trio.Event, init=False)
+    __slots__ = ("_function", "_reloads", "wanted")
+
+    def __init__(self, reloads: Reloads, function: Callable[[], object]) -> None:
+        self.wanted = trio.Event()
+        self._reloads = reloads
+        self._function = function
 
     async def run(self) -> None:
         while True:

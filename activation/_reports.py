@@ -10,7 +10,6 @@ import errno
 import logging
 import os
 
-import attrs
 import trio
 
 from ._environment import environ
@@ -36,22 +35,22 @@ PASSING_ERRORS = frozenset({errno.EAGAIN, errno.EINPROGRESS, errno.EMFILE, errno
 """Of a shortage."""
 
 
-@attrs.define(eq=False)
 class Reports:
     """The reports of one daemon. A child that the daemon forks makes none."""
 
-    _due: list[tuple[str, ...]] = attrs.field(factory=list, init=False)
-    """Messages that must arrive, in order."""
-    _news: dict[str, str] = attrs.field(factory=dict, init=False)
-    """By name, the newest of the assignments that replace each other."""
-    _error: int | None = attrs.field(default=None, init=False)
-    """The number of the error of the last try; None if it succeeded."""
-    _complained: bool = attrs.field(default=False, init=False)
-    _process: int = attrs.field(factory=os.getpid, init=False)
-    _work: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
-    _progress: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    __slots__ = ("_complained", "_due", "_error", "_news", "_process", "_progress", "_work")
 
-    def __attrs_post_init__(self) -> None:
+    def __init__(self) -> None:
+        self._due: list[tuple[str, ...]] = []
+        """Messages that must arrive, in order."""
+        self._news: dict[str, str] = {}
+        """By name, the newest of the assignments that replace each other."""
+        self._error: int | None = None
+        """The number of the error of the last try; None if it succeeded."""
+        self._complained = False
+        self._process = os.getpid()
+        self._work = trio.lowlevel.ParkingLot()
+        self._progress = trio.lowlevel.ParkingLot()
         be_ready_to_notify()
 
     def insist(self, *assignments: str) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import trio
 
+import activation
+
 from ._accepting import Accepting
 from ._connections import Connections, close
-from ._durable_options import Durable, check_kinds
 from ._durable_serving import durable_connections
 from ._environment import ActivationError
 from ._files import File, files, why_nothing_was_passed
@@ -20,20 +21,21 @@ from ._notify import check_address, watchdog_enabled
 from ._server import Server
 
 if TYPE_CHECKING:
+    from typing import Literal, TypedDict, TypeVar, Unpack
+
     from ._durable_stream import DurableStream
 
-T = TypeVar("T", bound=trio.abc.AsyncResource)
+    T = TypeVar("T", bound=trio.abc.AsyncResource)
 
-
-class _Options(TypedDict, total=False):
-    idle_timeout: float | None
-    drain_timeout: float
-    reload: Callable[[], object] | None
-    max_connections: int | None
-    handshake_timeout: float
-    status: Callable[[int], str] | None
-    notify: bool
-    task_status: trio.TaskStatus[list[trio.abc.Listener[Any]]]
+    class _Options(TypedDict, total=False):
+        idle_timeout: float | None
+        drain_timeout: float
+        reload: Callable[[], object] | None
+        max_connections: int | None
+        handshake_timeout: float
+        status: Callable[[int], str] | None
+        notify: bool
+        task_status: trio.TaskStatus[list[trio.abc.Listener[Any]]]
 
 
 @overload
@@ -60,7 +62,7 @@ async def serve(
     listeners: Sequence[trio.abc.Listener[trio.SocketStream] | None] | None = None,
     *,
     connections: Sequence[trio.SocketStream | None] = (),
-    durable: Literal[True] | Durable,
+    durable: Literal[True] | activation.Durable,
     **options: Unpack[_Options],
 ) -> None: ...
 @overload
@@ -68,7 +70,7 @@ async def serve(
     handler: Mapping[str, Callable[[Any], Awaitable[object]]],
     listeners: Mapping[str, Sequence[trio.abc.Listener[Any] | None]] | None = None,
     *,
-    durable: bool | Durable = False,
+    durable: bool | activation.Durable = False,
     **options: Unpack[_Options],
 ) -> None: ...
 @overload
@@ -85,7 +87,7 @@ async def serve(
     reload: Callable[[], object] | None = None,
     max_connections: int | None = None,
     handshake_timeout: float = 30.0,
-    durable: bool | Durable = False,
+    durable: bool | activation.Durable = False,
     status: Callable[[int], str] | None = None,
     notify: bool = True,
     task_status: trio.TaskStatus[list[trio.abc.Listener[Any]]] = trio.TASK_STATUS_IGNORED,
@@ -198,6 +200,8 @@ async def serve(
     taken = [resource for resource, _ in (*served.accepting, *served.accepted)]
     try:
         if durable:
+            from ._durable_options import check_kinds
+
             check_kinds([listener for listener, _ in served.accepting], [stream for stream, _ in served.accepted])
         async with durable_connections(durable, alone=listeners is None) as open_connections.durable:
             if open_connections.durable and handler:

@@ -13,7 +13,6 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import trio
 
 from ._connections import close, one_of
@@ -39,26 +38,44 @@ GOOD_TIME = 10.0
 Started = trio.TaskStatus[list[trio.abc.Listener[Any]]]
 
 
-@attrs.define(eq=False)
 class Server:
     """What one serve() does."""
 
-    life: Life
-    accepting: Accepting
-    connections: Connections
-    served: Served
-    lives_alone: bool  # without anything of its own, until it is told to stop
-    drain_timeout: float
-    idle_timeout: float | None
-    reload: Callable[[], object] | None
-    status: Callable[[int], str] | None
-    notify: bool
-    _work: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
-    _accepts: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
-    _has_started: bool = attrs.field(default=False, init=False)
-    _once_over: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _failure: BaseException | None = attrs.field(default=None, init=False)
-    _warnings: OccasionalWarnings = attrs.field(factory=OccasionalWarnings, init=False)
+    __slots__ = (
+        *("_accepts", "_failure", "_has_started", "_once_over", "_warnings", "_work", "accepting", "connections"),
+        *("drain_timeout", "idle_timeout", "life", "lives_alone", "notify", "reload", "served", "status"),
+    )
+
+    def __init__(
+        self,
+        life: Life,
+        accepting: Accepting,
+        connections: Connections,
+        served: Served,
+        *,
+        lives_alone: bool,
+        drain_timeout: float,
+        idle_timeout: float | None,
+        reload: Callable[[], object] | None,
+        status: Callable[[int], str] | None,
+        notify: bool,
+    ) -> None:
+        self.life = life
+        self.accepting = accepting
+        self.connections = connections
+        self.served = served
+        self.lives_alone = lives_alone  # without anything of its own, until it is told to stop
+        self.drain_timeout = drain_timeout
+        self.idle_timeout = idle_timeout
+        self.reload = reload
+        self.status = status
+        self.notify = notify
+        self._work = trio.CancelScope()
+        self._accepts = trio.CancelScope()
+        self._has_started = False
+        self._once_over = trio.Event()
+        self._failure: BaseException | None = None
+        self._warnings = OccasionalWarnings()
 
     async def run(self, task_status: Started) -> None:
         """Serve until it is time to leave, as one of those who share the daemon's life."""

@@ -15,7 +15,6 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import trio
 
 from ._environment import surroundings
@@ -30,7 +29,6 @@ _RECEIVERS = inspect.unwrap(trio.open_signal_receiver).__globals__
 """The module that the handlers of trio.open_signal_receiver() come from."""
 
 
-@attrs.define(eq=False)
 class Signals:
     """The signals that a daemon hears, from the first :meth:`hear` to :meth:`end`.
 
@@ -40,11 +38,14 @@ class Signals:
         numbers: those that are heard.
     """
 
-    numbers: set[int] = attrs.field(factory=set, init=False)
-    _came: list[int] = attrs.field(factory=list, init=False)
-    _arrivals: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
-    _process: _ProcessSignals | None = attrs.field(default=None, init=False)
-    _test: Surroundings | None = attrs.field(factory=surroundings, init=False)
+    __slots__ = ("_arrivals", "_came", "_process", "_test", "numbers")
+
+    def __init__(self) -> None:
+        self.numbers: set[int] = set()
+        self._came: list[int] = []
+        self._arrivals = trio.lowlevel.ParkingLot()
+        self._process: _ProcessSignals | None = None
+        self._test: Surroundings | None = surroundings()
 
     def hear(self, *numbers: int) -> None:
         """Hear these signals, too."""

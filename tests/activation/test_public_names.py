@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import inspect
+import subprocess
+import sys
 import typing
 from importlib.resources import files
 from typing import Any
@@ -78,3 +80,17 @@ def test_the_type_hints_of_every_public_method_can_be_had(name: str) -> None:
 
 def test_a_function_that_does_not_return_says_so() -> None:
     assert typing.get_type_hints(activation.exec_process)["return"] is typing.NoReturn
+
+
+def test_serve_loads_nothing_for_durable_connections_and_no_attrs_class_of_its_own() -> None:
+    code = """
+import sys, activation
+activation.serve
+loaded = {name: module for name, module in sys.modules.items() if name.startswith("activation.")}
+assert "activation._server" in loaded
+print(*(name for name in loaded if "_durable" in name))
+classes = {item for module in loaded.values() for item in vars(module).values() if isinstance(item, type)}
+print(*(c for c in classes if c.__module__ in loaded and hasattr(c, "__attrs_attrs__")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("activation._durable_serving\n\n", "")
