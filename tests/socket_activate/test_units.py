@@ -360,6 +360,23 @@ def test_stopped_it_ends_what_a_service_has_left_in_sessions_of_their_own(tmp_pa
     eventually(lambda: not marked(mark), "no process is left")
 
 
+def test_stopped_it_signals_children_with_a_session_and_an_environment_of_their_own(tmp_path: Path) -> None:
+    # As a container's process is. The service itself passes nothing on.
+    child = "import os, signal; os.setsid(); print(flush=True); signal.sigwait({signal.SIGTERM})"
+    code = f"""
+import subprocess
+signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGTERM}})
+process = subprocess.Popen([sys.executable, "-c", {child!r}], env={{}}, stdout=subprocess.PIPE)
+process.stdout.readline()
+answer("started")
+note("the child ended with", process.wait())
+"""
+    unit = write(tmp_path, code)
+    with running(SOCKET_ACTIVATE, unit, until=b"listening", status=0):
+        assert ask(tmp_path / "a.sk") == b"started"
+    assert (tmp_path / "journal").read_text() == "the child ended with 0\n"
+
+
 def test_without_its_executor_it_ends_and_removes_what_it_made(tmp_path: Path) -> None:
     unit = write(tmp_path)
     with running(SOCKET_ACTIVATE, unit, until=b"listening", status=1) as process:

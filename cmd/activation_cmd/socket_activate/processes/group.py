@@ -12,7 +12,9 @@ from .reaper import gone
 
 @attrs.define(eq=False)
 class Group:
-    """The processes of a start's session, those that have inherited its INVOCATION_ID, and its helpers' sessions.
+    """The processes of a start's session, those that have inherited its INVOCATION_ID, its helpers' sessions.
+
+    The children of all these belong to it, too: those of a container have a session and an environment of their own.
 
     Attributes:
         session: the number of the first process, and of its session.
@@ -31,11 +33,11 @@ class Group:
     def members(self) -> list[int]:
         """Their numbers. Orphans become children of this process, so all of them are its descendants."""
         sessions = {self.session, *self.helpers}
-        return [
-            found.pid
-            for found in table.descendants(os.getpid())
-            if found.session in sessions or self.identity in table.environment(found.pid)
-        ]
+        members: list[int] = []
+        for found in table.descendants(os.getpid()):  # parents come before their children
+            if found.session in sessions or found.parent in members or self.identity in table.environment(found.pid):
+                members.append(found.pid)
+        return members
 
     async def members_gone(self) -> None:
         """Wait until all current members have ended."""
