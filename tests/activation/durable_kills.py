@@ -87,6 +87,7 @@ class Daemon:
                 struct.pack_into("I", counter, 0, seen)
             return on_code
 
+        sys._getframe().f_trace_opcodes = True  # Python 3.12 traces byte codes only if a frame wants it by now
         sys.settrace(on_call)
         trio.run(partial(activation.serve, count, durable=activation.Durable(connections=8)))
         os._exit(0)
