@@ -214,5 +214,6 @@ class _Process:
         return {
             found.pid
             for found in (table.running() if self._sessions else ())
-            if found.session in self._sessions or identities & table.environment(found.pid)
+            # The first of a session has its number before it begins the session.
+            if {found.pid, found.session} & self._sessions.keys() or identities & table.environment(found.pid)
         }
