@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.bench import _record, readme
 from tests.bench._rounds import Estimate
 from tests.bench._table import figure, goal, show
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PAGE = f"# Speed\n\nRatios:\n\n{readme.BEGIN}\nold\n{readme.END}\n\nMore.\n"
 
@@ -76,3 +74,8 @@ def test_a_page_without_a_place_for_the_figures_is_an_error(tmp_path: Path) -> N
     record(tmp_path / "figures.json", "one", "ours", 1.0)
     with pytest.raises(SystemExit, match="no line"):
         readme.main([str(tmp_path / "figures.json"), str(tmp_path / "README.md")])
+
+
+def test_the_page_of_the_guide_has_the_place_for_the_table() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "speed.md").read_text()
+    assert "| the table |" in readme.replaced(page, "| the table |")
