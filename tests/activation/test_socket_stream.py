@@ -12,7 +12,7 @@ import trio
 from trio.testing import assert_checkpoints, check_half_closeable_stream, wait_all_tasks_blocked
 
 import activation
-from activation._socket_stream import MOST_WAITS, SocketStream
+from activation._socket_stream import MOST_WAITS, RECEIVE_SIZE, SocketStream
 from tests.children import tcp_listener
 
 if TYPE_CHECKING:
@@ -143,13 +143,15 @@ CALLS: dict[str, Callable[[SocketStream], Awaitable[object]]] = {
 }
 
 
-@pytest.mark.parametrize("waiting", [False, True])
+@pytest.mark.parametrize("state", ["new", "waiting", "bulk"])
 @pytest.mark.parametrize("name", CALLS)
-async def test_every_call_is_cancelled_before_it_does_anything(name: str, waiting: bool) -> None:
+async def test_every_call_is_cancelled_before_it_does_anything(name: str, state: str) -> None:
     ours, theirs = pair()
     async with ours, theirs:
-        if waiting:
+        if state == "waiting":
             await miss(ours, theirs)
+        if state == "bulk":
+            await receive_whole_sizes(ours, theirs, 3)
         await theirs.send_all(b"for later")
         await theirs.send_all(b", too")
         assert await ours.receive_some(4) == b"for "  # so that the next send need not let others run
@@ -177,6 +179,13 @@ async def miss(ours: SocketStream, theirs: SocketStream) -> None:
             await theirs.send_all(b"x")
 
 
+async def receive_whole_sizes(ours: SocketStream, theirs: SocketStream, number: int) -> None:
+    """Receive as much as one receive takes, several times."""
+    await theirs.send_all(bytes(number * RECEIVE_SIZE))
+    for _ in range(number):
+        assert len(await ours.receive_some()) == RECEIVE_SIZE
+
+
 async def test_of_two_calls_at_least_one_lets_others_run() -> None:
     calls: list[Callable[[SocketStream], Awaitable[object]]] = [
         lambda ours: ours.receive_some(10),
@@ -197,6 +206,58 @@ async def test_of_two_calls_at_least_one_lets_others_run() -> None:
     for ours, theirs in pairs:
         await ours.aclose()
         await theirs.aclose()
+
+
+async def test_in_bulk_at_least_one_of_six_calls_lets_others_run() -> None:
+    calls: list[Callable[[SocketStream], Awaitable[object]]] = [
+        lambda ours: ours.receive_some(),
+        anext_of,
+        lambda ours: ours.send_all(bytes(RECEIVE_SIZE)),
+    ]
+    choose = random.Random(0)
+    pairs = [pair() for _ in range(3)]
+    async with trio.open_nursery() as nursery:
+        for _, theirs in pairs:
+            nursery.start_soon(theirs.send_all, bytes(500 * RECEIVE_SIZE))
+            nursery.start_soon(receive_all, theirs)
+        for _ in range(100):
+            with assert_checkpoints():
+                for _ in range(6):
+                    await choose.choice(calls)(choose.choice(pairs)[0])
+        nursery.cancel_scope.cancel()
+    for ours, theirs in pairs:
+        await ours.aclose()
+        await theirs.aclose()
+
+
+async def test_in_bulk_the_others_run_once_for_three_messages() -> None:
+    ours, theirs = pair()
+    messages = 30
+    async with ours, theirs:
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * RECEIVE_SIZE)
+        await receive_whole_sizes(ours, theirs, 1)
+        steps = Steps()
+        trio.lowlevel.add_instrument(steps)
+        for _ in range(messages // 3):
+            for _ in range(3):
+                theirs._sock.send(bytes(RECEIVE_SIZE))
+            for _ in range(3):
+                await ours.send_all(await anext(ours))
+                assert len(theirs._sock.recv(RECEIVE_SIZE, socket.MSG_WAITALL)) == RECEIVE_SIZE
+        trio.lowlevel.remove_instrument(steps)
+        assert steps.count <= messages // 3 + 1
+
+
+async def test_after_bulk_a_receive_of_less_lets_others_run() -> None:
+    ours, theirs = pair()
+    async with ours, theirs:
+        await receive_whole_sizes(ours, theirs, 3)
+        await theirs.send_all(b"some")
+        assert await ours.receive_some() == b"some"
+        for _ in range(10):
+            await theirs.send_all(b"some more")
+            with assert_checkpoints():
+                assert await ours.receive_some() == b"some more"
 
 
 async def test_an_answer_does_not_let_the_others_run_twice() -> None:

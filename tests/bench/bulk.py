@@ -20,7 +20,8 @@ TOTAL = 1 << 30
 """Bytes of all clients, there and back."""
 GOAL = 0.9
 
-SERVE, TRIO, ASYNCIO, UVLOOP, C = "activation.serve", "trio.serve_listeners", "asyncio streams", "uvloop", "C server"
+SERVE, TRIO, ASYNCIO, UVLOOP = "activation.serve", "trio.serve_listeners", "asyncio streams", "uvloop"
+EPOLL, C = "epoll by hand in Python", "C server"
 
 
 def run(folder: str, rounds: int | None) -> None:
@@ -33,6 +34,7 @@ def run(folder: str, rounds: int | None) -> None:
         SERVE: script("activation_serve.py"),
         TRIO: script("bare_trio.py"),
         ASYNCIO: script("bare_asyncio.py"),
+        EPOLL: script("bare_epoll.py"),
         C: [echoes],
     }
     if uvloop("bulk"):
@@ -59,6 +61,6 @@ def run(folder: str, rounds: int | None) -> None:
     )
     estimate = results.ratio(C, SERVE)
     goal(f"{SERVE} at least {GOAL:g} of the {C}", ratio(estimate), met=estimate.median >= GOAL)
-    for peer in (C, ASYNCIO, UVLOOP):
+    for peer in (C, EPOLL, ASYNCIO, UVLOOP):
         if peer in results:
             figure("`serve`, bytes a second through 8 connections", peer, results.ratio(peer, SERVE))
