@@ -531,23 +531,45 @@ def test_signals_that_it_was_started_to_ignore_or_block_are_the_services_to_hear
     assert nodes(tmp_path) == set()
 
 
-@pytest.mark.parametrize("moment", ["_raise_open_file_limit", "Spare", "Assembly"])
+@pytest.mark.parametrize("moment", ["sockets.listening.Listening", "run.say_log", "run.Spare", "run.Assembly"])
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_a_signal_while_it_starts_is_heard(tmp_path: Path, moment: str, number: str) -> None:
+    module, _, name = moment.rpartition(".")
     code = f"""
 import signal, sys
 from activation_cmd.socket_activate import main as socket_activate
-from activation_cmd.socket_activate import run
-real = run.{moment}
-def at_this_moment(*arguments):
+import activation_cmd.socket_activate.{module} as module
+real = module.{name}
+def at_this_moment(*arguments, **options):
     signal.raise_signal(signal.{number})
-    return real(*arguments)
-run.{moment} = at_this_moment
+    return real(*arguments, **options)
+module.{name} = at_this_moment
 sys.exit(socket_activate.main(["-l", {str(tmp_path / "a.sk")!r}, "true"]))
 """
     done = run(sys.executable, "-c", code)
     assert done.returncode == 0, done.stderr
     assert nodes(tmp_path) == set()
+
+
+@pytest.mark.parametrize("by_unit", [True, False])
+def test_it_listens_before_it_loads_an_event_loop(tmp_path: Path, by_unit: bool) -> None:
+    unit = write(tmp_path, 'answer("hello")')
+    code = f"""
+import socket, sys
+from activation_cmd.socket_activate import main as socket_activate
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("attr", "attrs", "trio"):
+            sys.meta_path.remove(self)
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect({str(tmp_path / "a.sk")!r})
+            print("connected", file=sys.stderr, flush=True)
+sys.meta_path.insert(0, Finder())
+sys.exit(socket_activate.main(sys.argv[1:]))
+"""
+    what = [unit] if by_unit else ["-l", str(tmp_path / "a.sk"), "true"]
+    with running(sys.executable, "-c", code, *what, until=b"connected", status=0):
+        pass
 
 
 def test_a_signal_to_a_service_that_has_just_been_forked_is_heard(tmp_path: Path) -> None:

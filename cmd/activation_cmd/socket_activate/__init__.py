@@ -8,6 +8,9 @@ Texts come in, running services go out. Read the rooms in the order in which a r
 4. ``services``: the life of a service.
 
 ``main`` runs the command, by the options in ``arguments``. ``command_line`` makes a model of addresses and a COMMAND
-instead of unit files. ``run`` runs all units; ``once`` becomes COMMAND instead, and ``check`` only tells what a run
-would do.
+instead of unit files. As soon as the sockets listen, and ``signals`` are noted, ``run`` loads the event loop and runs
+the services; ``once`` becomes COMMAND instead, and ``check`` only tells what a run would do.
+
+The units and the sockets have named tuples instead of attrs classes: clients wait for them, and attrs takes longer to
+load and to make its classes than a hundred units to read.
 """

@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,  # the parser's own would look up the width of the terminal at once, for which it imports a lot
         usage="%(prog)s [OPTION ...] -l ADDR [-l ADDR ...] [--] COMMAND [ARGUMENT ...]\n"
         "       %(prog)s [OPTION ...] FILE.socket ... [FILE.service ...]",
     )
@@ -97,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--check", action="store_true", help="only say what would be done, and what is wrong")
     add("--user", action="store_true", help="read unit files as a user's manager does, also for root")
+    add("-h", "--help", action="help", help="show this and exit")
     add("--version", action="version", version=f"%(prog)s {activation.__version__}")
     return parser
 

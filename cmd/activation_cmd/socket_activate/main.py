@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .processes.executor import Executor
+    from .signals import Signals
+    from .sockets.listening import Listening
     from .units.model import Kind, Pair
     from .units.specifiers import Manager
 
@@ -70,25 +72,52 @@ def _run(argv: Sequence[str] | None, executor: Executor) -> int:
 
         executor.close()  # COMMAND must not find a child that it did not start
         return once.run(pairs[0], environment, now=arguments.now, inetd=arguments.inetd)
-    import trio
+    from .signals import note_signals
+    from .sockets.listening import Listening
+
+    noted = note_signals()
+    _raise_open_file_limit()
+    with Listening(executor.announce, as_units=bool(files)) as listening:
+        listening.make(pairs)
+        return _serve(executor, listening, noted, arguments, environment, as_units=bool(files))
+
+
+def _serve(
+    executor: Executor,
+    listening: Listening,
+    noted: Signals,
+    arguments: argparse.Namespace,
+    environment: Mapping[str, str],
+    *,
+    as_units: bool,
+) -> int:
+    import trio  # the slowest import of all, while the first clients find open sockets
 
     from .run import Options, run
 
     options = Options(
         now=arguments.now,
         environment=environment,
-        directory="/" if files else None,
+        directory="/" if as_units else None,
         manager=_manager(arguments),
-        as_units=bool(files),
+        as_units=as_units,
         watch=arguments.watch,
     )
     try:
-        return trio.run(run, executor, pairs, options)
+        return trio.run(run, executor, listening, noted, options)
     except ExceptionGroup as group:
         if known := group.subgroup((OSError, ValueError)):
             say(PROGRAM, reason(known))
             return 1
         raise
+
+
+def _raise_open_file_limit() -> None:
+    """Raise the soft limit of descriptors to the hard one. The executor forks services, and keeps the old limit."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _manager(arguments: argparse.Namespace) -> Manager:

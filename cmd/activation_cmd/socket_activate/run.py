@@ -1,9 +1,8 @@
-"""socket-activate at work: all sockets first, then the services, until a signal ends them."""
+"""socket-activate at work: the services of sockets that listen already, until a signal ends them."""
 
 from __future__ import annotations
 
 import gc
-import resource
 import signal
 from contextlib import ExitStack
 from functools import partial
@@ -25,48 +24,40 @@ if TYPE_CHECKING:
 
     from .processes.executor import Executor
     from .services.assembly import Unit
-    from .units.model import Pair
+    from .signals import Signals
+    from .sockets.listening import Listening
 
 __all__ = ["Options", "run"]
 
 _FIRST_TURNS = 16
 """Turns of all tasks until the start is over: enough that a child waits for the first client."""
 
-_HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-
-async def run(executor: Executor, pairs: Sequence[Pair], options: Options) -> int:
-    """Make the sockets and serve them, until a signal comes or every service was given up; return the exit status.
+async def run(executor: Executor, listening: Listening, noted: Signals, options: Options) -> int:
+    """Serve what listens, until a signal comes or every service was given up; return the exit status.
 
     Raises:
-        OSError: a socket cannot be made.
+        OSError: a notify socket cannot be made.
         ValueError: a unit says what cannot be done.
     """
-    # Signals that are ignored from the start, as under nohup, stay ignored.
-    heard: list[int] = [number for number in _HEARD if signal.getsignal(number) != signal.SIG_IGN] or [signal.SIGTERM]
-    early: list[int] = []
-    for number in heard:
-        # Until the receiver is open, signals are noted; after it is closed, they are ignored.
-        signal.signal(number, lambda number, _: early.append(number))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*heard, signal.SIGCHLD))
-    _raise_open_file_limit()
     say_log("socket-activate")
     reaper = Reaper(executor)
     spare = Spare(reaper)
     with (
-        trio.open_signal_receiver(*heard) as signals,
+        # Until it is open, signals are noted; after it is closed, they are ignored.
+        trio.open_signal_receiver(*noted.heard) as signals,
         ExitStack() as closing,
     ):
-        for number in early:
+        for number in noted.early:
             signal.raise_signal(number)
         async with trio.open_nursery() as background:
             await background.start(reaper.run)
-            assembly = Assembly(options, reaper, spare, closing)
-            assembly.make(pairs)
+            assembly = Assembly(options, listening, reaper, spare, closing)
+            assembly.make()
             units = assembly.units
             if units:
-                many = "address" if assembly.listening == 1 else "addresses"
-                _tell("READY=1", f"STATUS=Listening at {assembly.listening} {many}")
+                many = "address" if listening.addresses == 1 else "addresses"
+                _tell("READY=1", f"STATUS=Listening at {listening.addresses} {many}")
             background.start_soon(spare.run)
             stopping = trio.Event()
             background.start_soon(_obey, signals, units, spare, stopping)
@@ -80,9 +71,9 @@ async def run(executor: Executor, pairs: Sequence[Pair], options: Options) -> in
                 _tell("STOPPING=1")
             await reaper.end_orphans()
             # Everything has ended. A signal that comes now must not change the exit status.
-            signal.pthread_sigmask(signal.SIG_BLOCK, heard)
+            signal.pthread_sigmask(signal.SIG_BLOCK, noted.heard)
             background.cancel_scope.cancel()
-    return int(reaper.disabled or assembly.failed or any(unit.failed for unit in units))
+    return int(reaper.disabled or listening.failed or any(unit.failed for unit in units))
 
 
 def _tell(*assignments: str) -> None:
@@ -91,12 +82,6 @@ def _tell(*assignments: str) -> None:
         activation.notify(*assignments)
     except (OSError, ValueError, activation.ActivationError) as error:
         say("socket-activate", f"cannot notify the service manager: {reason(error)}")
-
-
-def _raise_open_file_limit() -> None:
-    """Raise the soft limit of descriptors to the hard one. The executor forks services, and keeps the old limit."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _obey(signals: AsyncIterator[int], units: Sequence[Unit], spare: Spare, stopping: trio.Event) -> None:

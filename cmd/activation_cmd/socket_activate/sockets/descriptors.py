@@ -9,7 +9,6 @@ import socket
 import stat
 from typing import TYPE_CHECKING
 
-from activation_cmd.common import message_queue
 from activation_cmd.common.addresses import find, parse
 from activation_cmd.common.stdio import reason, say
 from activation_cmd.socket_activate.units.listens import netlink_address
@@ -108,6 +107,8 @@ def _check_pollable(descriptor: int) -> None:
 
 
 def _open_queue(unit: SocketUnit, listen: Listen, nodes: Nodes) -> int:
+    from activation_cmd.common import message_queue
+
     nodes.make_queue(listen.text, unit.message_queue_max_messages, unit.message_queue_message_size)
     return message_queue.open(listen.text, os.O_RDONLY)
 

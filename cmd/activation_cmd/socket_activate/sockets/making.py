@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Self
-
-import attrs
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from activation_cmd.common.addresses import find, parse
 from activation_cmd.common.stdio import reason
@@ -23,8 +21,7 @@ if TYPE_CHECKING:
     from .nodes import Announce
 
 
-@attrs.frozen
-class Made:
+class Made(NamedTuple):
     """An open descriptor of a socket unit.
 
     Attributes:
@@ -115,9 +112,9 @@ def resolve(listen: Listen) -> Listen:
             return listen
         family, where = find(address, TYPES[listen.kind])
     if family == socket.AF_INET:
-        return attrs.evolve(listen, text=f"{where[0]}:{where[1]}")
+        return listen._replace(text=f"{where[0]}:{where[1]}")
     interface = f"%{socket.if_indextoname(where[3])}" if where[3] else ""
-    return attrs.evolve(listen, text=f"[{where[0]}]:{where[1]}{interface}")
+    return listen._replace(text=f"[{where[0]}]:{where[1]}{interface}")
 
 
 @contextmanager

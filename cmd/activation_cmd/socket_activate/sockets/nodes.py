@@ -8,7 +8,7 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from activation_cmd.common import leftovers, message_queue
+from activation_cmd.common import leftovers
 from activation_cmd.common.leftovers import FIFO, FOLDER, QUEUE, SOCKET, SYMLINK
 from activation_cmd.socket_activate.units.accounts import find_group, find_user
 
@@ -88,6 +88,8 @@ class Nodes:
 
     def make_queue(self, name: str, maximum: int | None, size: int | None) -> None:
         """Make a message queue, or use one that exists, whatever its size."""
+        from activation_cmd.common import message_queue  # it needs ctypes, which other sockets need not wait for
+
         mode = self._unit.socket_mode
         try:
             with self.making(QUEUE, name, mode):

@@ -6,9 +6,7 @@ import grp
 import os
 import pwd
 import re
-from typing import TYPE_CHECKING, Final
-
-import attrs
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,8 +46,7 @@ def _is_id(text: str) -> bool:
     return bool(re.fullmatch("0|[1-9][0-9]{0,9}", text)) and int(text) < (1 << 32) - 1
 
 
-@attrs.frozen
-class Account:
+class Account(NamedTuple):
     """Whom a program runs as.
 
     Attributes:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any
-
-import attrs
 
 from .known import KNOWN
 from .setting import Context
@@ -26,7 +23,6 @@ if TYPE_CHECKING:
 _NOTHING_TO_DO = frozenset(["Description", "Documentation", "SourcePath", "CollectMode"])
 
 
-@attrs.define
 class Assigned:
     """What a unit's assignments set.
 
@@ -36,9 +32,10 @@ class Assigned:
         broken: there were errors; they have been said.
     """
 
-    fields: dict[str, Any] = attrs.field(factory=dict)
-    where: dict[str, str] = attrs.field(factory=dict)
-    broken: bool = False
+    def __init__(self, *, broken: bool) -> None:
+        self.fields: dict[str, Any] = {}
+        self.where: dict[str, str] = {}
+        self.broken = broken
 
 
 def assigned(file: UnitFile, unit: Unit, known: Known, say: Say) -> Assigned:
@@ -111,6 +108,8 @@ def _unknown(assignment: Assignment, sections: Sequence[str]) -> Problem | None:
     if section not in sections:
         message = f"[{section}] is passed over; expected {', '.join(map('[{}]'.format, sections))}"
     else:
+        import difflib
+
         other = next((other for other in sections if key in KNOWN[other]), None)
         near = difflib.get_close_matches(key, sorted(KNOWN[section]), 1, 0.8)
         hint = f"; it belongs in [{other}]" if other else f"; is {near[0]}= meant?" if near else ""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, Final
-
-import attrs
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .names import UnitName
 from .syntax import Problem, parse
@@ -24,8 +22,7 @@ _UNIT_PATH: Final = frozenset(
 )
 
 
-@attrs.frozen
-class UnitFile:
+class UnitFile(NamedTuple):
     """What a unit file and its drop-ins say, before anything is made of it.
 
     Attributes:
@@ -99,15 +96,14 @@ def own_name(path: str, name: UnitName) -> UnitName:
     if found.type != name.type or not (there == here or {there, here} <= _UNIT_PATH):
         return name
     if found.instance == "":  # a link to a template makes an instance of it
-        return attrs.evolve(found, instance=name.instance) if name.instance is not None else name
+        return found._replace(instance=name.instance) if name.instance is not None else name
     return name if name.instance == "" else found
 
 
 def _read(path: str) -> str:
-    mode = os.stat(path).st_mode
-    if os.path.realpath(path) == os.devnull:
-        return ""
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        if os.path.realpath(path) == os.devnull:
+            return ""
         raise ValueError("is no file; expected a file with text")
     with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
         return file.read()
@@ -137,7 +133,7 @@ def _drop_in_folders(name: UnitName) -> Iterator[str]:
     """For ``a-b@i.service``: its own, ``a-b@.service.d``, ``a-@i.service.d``, ``a-@.service.d``, ``service.d``."""
     prefix = name.prefix
     while prefix:
-        each = attrs.evolve(name, prefix=prefix)
+        each = name._replace(prefix=prefix)
         yield f"{each}.d"
         if name.instance:
             yield f"{each.template}.d"

@@ -5,7 +5,6 @@ Each function returns the value, or raises a ValueError that tells what was expe
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from typing import Final
 
@@ -88,6 +87,8 @@ def _is_port(text: str) -> bool:
 
 
 def _is_host(text: str) -> bool:
+    import ipaddress  # it takes a while, and most units have paths or ports
+
     bracketed = text.startswith("[") and text.endswith("]") and "%" not in text
     try:
         found = ipaddress.ip_address(text[1:-1] if bracketed else text)

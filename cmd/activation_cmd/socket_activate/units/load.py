@@ -6,8 +6,6 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
 from .assigned import assigned
 from .checks import identity_problems, passing_problems, service_problems, socket_problems, twice
 from .files import own_name, read_unit
@@ -53,18 +51,18 @@ def load(paths: Sequence[str], manager: Manager | None = None) -> tuple[list[Pai
     return pairs, loading.problems
 
 
-@attrs.define
 class _Loading:
     """What was read so far."""
 
-    manager: Manager
-    problems: list[Problem] = attrs.field(factory=list)
-    _pairs: list[Pair] = attrs.field(factory=list)
-    _named: dict[UnitName, str] = attrs.field(factory=dict)
-    _services: dict[str, tuple[ServiceUnit, dict[str, str]] | None] = attrs.field(factory=dict)
-    """Each service, and where its settings are."""
-    _folders: dict[str, Sequence[str]] = attrs.field(factory=dict)
-    """By the name of a service, where it was looked for."""
+    def __init__(self, manager: Manager) -> None:
+        self.manager: Manager = manager
+        self.problems: list[Problem] = []
+        self._pairs: list[Pair] = []
+        self._named: dict[UnitName, str] = {}
+        # Each service, and where its settings are.
+        self._services: dict[str, tuple[ServiceUnit, dict[str, str]] | None] = {}
+        # By the name of a service, where it was looked for.
+        self._folders: dict[str, Sequence[str]] = {}
 
     def load(self, path: str) -> None:
         """Read a socket unit and its service, or a service that others share their sockets with."""
@@ -122,7 +120,7 @@ class _Loading:
         service = self._example(template) if accept else self._service(file.folders, service_name, expected)
         if not socket or not service:
             return None
-        socket = attrs.evolve(socket, service=str(service_name) if accept else service.name)
+        socket = socket._replace(service=str(service_name) if accept else service.name)
         instance = partial(_instance, template, self.manager) if template else None
         return Pair(socket, service, instance)
 
@@ -130,7 +128,7 @@ class _Loading:
         """A service of the template, which shows what is wrong with it."""
         if template is None:
             return None
-        name = attrs.evolve(template.name, instance=_EXAMPLE)
+        name = template.name._replace(instance=_EXAMPLE)
         made = _service(template, name, self.manager, self.problems.append)
         if made:
             self._services[made[0].name] = made
@@ -215,7 +213,7 @@ def _socket(file: UnitFile, found: Assigned, say: Say) -> SocketUnit | None:
 def _instance(template: UnitFile, manager: Manager, argument: str) -> ServiceUnit:
     """The service of one connection."""
     said: list[Problem] = []
-    name = UnitName.parse(str(attrs.evolve(template.name, instance=argument)))
+    name = UnitName.parse(str(template.name._replace(instance=argument)))
     made = _service(template, name, manager, said.append)
     if made is None:
         raise ValueError("; ".join(f"{each.where}: {each.message}" for each in said if each.level == "error"))
@@ -239,7 +237,7 @@ def _service(file: UnitFile, name: UnitName, manager: Manager, say: Say) -> tupl
     fields["exec_start"] = commands[0]
     fields["environment"] = dict(fields.get("environment", []))
     if fields.get("timeout_abort", "") == "":
-        fields["timeout_abort"] = fields.get("timeout_stop", attrs.fields(ServiceUnit).timeout_stop.default)
+        fields["timeout_abort"] = fields.get("timeout_stop", ServiceUnit._field_defaults["timeout_stop"])
     path, optional = fields.pop("working_directory", (None, False))
     fields.pop("dynamic_user", None)
     notifies = fields.get("type", "").startswith("notify") or fields.get("watchdog") or fields.get("store_maximum")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import signal
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
-
-import attrs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -24,8 +23,7 @@ ACCEPTED = "connection"
 """The name of what Accept=yes passes, unless FileDescriptorName= says another."""
 
 
-@attrs.frozen
-class Listen:
+class Listen(NamedTuple):
     """One line of Listen...=, or one -l.
 
     Attributes:
@@ -39,8 +37,7 @@ class Listen:
     where: str
 
 
-@attrs.frozen(kw_only=True)
-class SocketUnit:
+class SocketUnit(NamedTuple):
     """What systemd.socket(5) has that a service or a client can observe. Times in seconds, sizes in bytes."""
 
     name: str
@@ -95,8 +92,7 @@ class SocketUnit:
     """The service's name; with Accept=yes the template's, ``foobar@.service``."""
 
 
-@attrs.frozen(kw_only=True)
-class Command:
+class Command(NamedTuple):
     """One command line of Exec...=.
 
     Attributes:
@@ -122,16 +118,15 @@ class EnvironmentFile(NamedTuple):
     optional: bool
 
 
-@attrs.frozen(kw_only=True)
-class ServiceUnit:
+class ServiceUnit(NamedTuple):
     """What of systemd.service(5) and systemd.exec(5) a service can observe. Times in seconds, None for infinity."""
 
     name: str
-    type: Type = "simple"
     exec_start: Command
+    type: Type = "simple"
     exec_start_pre: Sequence[Command] = ()
     exec_reload: Sequence[Command] = ()
-    environment: Mapping[str, str] = attrs.field(factory=dict)
+    environment: Mapping[str, str] = MappingProxyType({})
     environment_files: Sequence[EnvironmentFile] = ()
     pass_environment: Sequence[str] = ()
     unset_environment: Sequence[str] = ()
@@ -187,8 +182,7 @@ class ServiceUnit:
     non_blocking: bool = False
 
 
-@attrs.frozen
-class Pair:
+class Pair(NamedTuple):
     """A socket unit and its service.
 
     Attributes:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Final, Self
-
-import attrs
+from typing import Final, NamedTuple, Self
 
 _NAME = re.compile(r"(?P<prefix>[A-Za-z0-9:_.\\-]+)(?:@(?P<instance>[A-Za-z0-9:_.\\@-]*))?\.(?P<type>[a-z]+)")
 _LONGEST_NAME: Final = 255
 
 
-@attrs.frozen
-class UnitName:
+class UnitName(NamedTuple):
     """The name of a unit, ``prefix@instance.type``.
 
     Attributes:
@@ -47,7 +44,7 @@ class UnitName:
     @property
     def template(self) -> Self:
         """The name of the template that an instance is made of."""
-        return attrs.evolve(self, instance="")
+        return self._replace(instance="")
 
     def __str__(self) -> str:
         return f"{self.stem}.{self.type}"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import attrs
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .command_lines import unknown_escapes
 from .specifiers import Unit, replace_specifiers
@@ -16,7 +14,6 @@ if TYPE_CHECKING:
     from .syntax import Level
 
 
-@attrs.frozen
 class Context:
     """What a value is read for.
 
@@ -24,18 +21,20 @@ class Context:
         unit: what the specifiers in it depend on.
         where: the value's file and line.
         say: reports a problem of this value that is no error.
+        replaced: what came of texts with specifiers.
     """
 
-    unit: Unit
-    where: str
-    say: Callable[[str, Level], None]
-    _replaced: list[str] = attrs.field(factory=list, init=False)
+    def __init__(self, unit: Unit, where: str, say: Callable[[str, Level], None]) -> None:
+        self.unit = unit
+        self.where = where
+        self.say = say
+        self.replaced: list[str] = []
 
     def replace(self, text: str) -> str:
         """Replace the specifiers."""
         found = replace_specifiers(text, self.unit)
         if found != text:
-            self._replaced.append(found)
+            self.replaced.append(found)
         return found
 
     def words(self, value: str) -> list[str]:
@@ -48,14 +47,8 @@ class Context:
         if unknown := unknown_escapes(value):
             self.say(rf"{' '.join(unknown)} is no escape and stays as it is; expected \\ for a backslash", "warning")
 
-    @property
-    def replaced(self) -> Sequence[str]:
-        """What came of texts with specifiers."""
-        return self._replaced
 
-
-@attrs.frozen
-class Setting:
+class Setting(NamedTuple):
     """How to read a key.
 
     Attributes:

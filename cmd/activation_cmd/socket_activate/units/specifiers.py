@@ -7,9 +7,7 @@ import os
 import pwd
 import re
 import socket
-from typing import TYPE_CHECKING, Final, Literal
-
-import attrs
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,8 +22,7 @@ def own_manager() -> Manager:
     return "system" if os.geteuid() == 0 else "user"
 
 
-@attrs.frozen
-class Unit:
+class Unit(NamedTuple):
     """What the specifiers of a unit depend on.
 
     Attributes:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, Literal
-
-import attrs
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from .expansion import WHITESPACE
 
@@ -26,8 +24,7 @@ _TOKEN = re.compile(
 _LETTERS: Final = dict(zip("abfnrtvs\\\"'", b"\a\b\f\n\r\t\v \\\"'", strict=True))
 
 
-@attrs.frozen
-class Problem:
+class Problem(NamedTuple):
     """Something to report about a unit file.
 
     Attributes:
@@ -42,8 +39,7 @@ class Problem:
     level: Level = "error"
 
 
-@attrs.frozen
-class Assignment:
+class Assignment(NamedTuple):
     """One ``Key=value``. A value of several lines is one assignment, with the number of its first line."""
 
     section: str
@@ -88,7 +84,7 @@ def _unreadable(line: str) -> str:
     """Why a line cannot be read, or ""."""
     if len(line) > LONGEST_LINE:
         return f"a line of {len(line)} characters is too long; expected {LONGEST_LINE} at most"
-    if re.search("[\ud800-\udfff]", line):
+    if not line.isascii() and re.search("[\ud800-\udfff]", line):
         return f"{shown(line)} is not in UTF-8; expected a text file"
     if line.startswith("[") and not line.endswith("]"):
         return f"{shown(line)} is no section; expected [Socket] or the like"
@@ -113,8 +109,7 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
         yield first, whole
 
 
-@attrs.frozen
-class Word:
+class Word(NamedTuple):
     """One word of a value.
 
     Attributes:
