@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import gc
 import os
+import select
 import socket
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from activation import _notify_socket
 
+from .commands import LIMIT, command_line
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+PR_SET_CHILD_SUBREAPER = 36
 
 # LISTEN_PID=self stands for the child's own number, LISTEN_PIDFDID=self for its pidfd's inode number.
 PRELUDE = """
@@ -84,6 +91,39 @@ def no_leak() -> Iterator[None]:
     yield
     after = _without_notify_sockets(open_descriptors())
     assert after == before, f"{before.items() ^ after.items()}"
+
+
+@contextmanager
+def inheriting_orphans() -> Iterator[None]:
+    """Be the parent of every process that the block starts, however indirectly, and that loses its own parent.
+
+    At its end the block waits for all of them: no event of theirs is left to come then.
+    """
+    before = _own_children()
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        try:
+            yield
+        finally:
+            # What ends may leave orphans of its own.
+            while left := _own_children() - before:
+                for pid in left:
+                    _wait_for(pid)
+    finally:
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+def _wait_for(pid: int) -> None:
+    pidfd = os.pidfd_open(pid)
+    try:
+        assert select.select([pidfd], [], [], LIMIT)[0], f"process {pid} does not end: {command_line(pid)!r}"
+        os.waitpid(pid, 0)
+    finally:
+        os.close(pidfd)
+
+
+def _own_children() -> set[int]:
+    return {int(pid) for task in Path("/proc/self/task").glob("*/children") for pid in task.read_text().split()}
 
 
 def _without_notify_sockets(descriptors: dict[int, str]) -> dict[int, str]:

@@ -15,6 +15,7 @@ import pytest
 
 from tests import bundles
 from tests.bundles import MINIRUNC, add_bundle, python
+from tests.children import inheriting_orphans
 from tests.commands import CLIENT, LIMIT, SOCKET_ACTIVATE, eventually, run, running
 
 if TYPE_CHECKING:
@@ -99,11 +100,14 @@ def folder() -> Iterator[Path]:
 def podman(folder: Path) -> Iterator[Podman]:
     podman = Podman(folder)
     try:
-        yield podman
-        # podman itself cleans up after the end of a container, in the background.
-        eventually(lambda: not podman.state.exists() or os.listdir(podman.state) == [], "minirunc's state is gone")
+        # After the end of a container, and even when it was removed, its conmon starts a podman that cleans up.
+        with inheriting_orphans():
+            try:
+                yield podman
+                eventually(lambda: not podman.state.exists() or os.listdir(podman.state) == [], "no state is left")
+            finally:
+                podman("rm", "--all", "--force", "--time=0")
     finally:
-        podman("rm", "--all", "--force", "--time=0")
         mounted = [line.split()[4] for line in own_mounts(folder)]
         for path in reversed(mounted):
             run("umount", path)
