@@ -78,7 +78,9 @@ class Memory:
         """
         self.fd, self.owned = fd, True
         count, self.number = _read_head(fd)
-        self._segments = [_read_segment(fd, index) for index in range(count)]
+        self._segments: list[_Segment] = []
+        for index in range(count):
+            self._segments.append(_read_segment(fd, index, self._end()))
         self._usable = self._with_room(options)
         self.map = mmap.mmap(fd, os.fstat(fd).st_size)
         self.map.madvise(mmap.MADV_DONTDUMP)
@@ -121,13 +123,17 @@ class Memory:
                 f"the sizes of durable connections were changed {index} times while the service manager kept them; "
                 "stop the service once (systemctl stop) to begin anew"
             )
-        table = max([_PAGE, *(segment.end for segment in self._segments)])
+        table = self._end()
         segment = _Segment(table, table + -(-count // _PAGE) * _PAGE, count, places)
         os.ftruncate(self.fd, max(segment.end, os.fstat(self.fd).st_size))
         fields = (segment.table, segment.slots, count, places.input, places.output, places.state)
         os.pwrite(self.fd, _SEGMENT.pack(*fields), _FIRST_SEGMENT + index * _SEGMENT.size)
         os.pwrite(self.fd, bytes([index + 1]), _SEGMENT_COUNT)
         return segment
+
+    def _end(self) -> int:
+        """Where the next segment begins."""
+        return self._segments[-1].end if self._segments else _PAGE
 
     @property
     def watched(self) -> bool:
@@ -168,12 +174,24 @@ class Memory:
     def _slot(self, segment: _Segment, taken: int) -> Slot:
         return Slot(self, taken, segment.slots + (taken - segment.table) * segment.places.stride, segment.places)
 
+    def give_back(self) -> None:
+        """Give the memory behind the last slot that is taken back to the system, as after a day of many clients."""
+        for segment in self._segments:
+            used = self.map.rfind(b"\1", segment.table, segment.table + segment.count) + 1 - segment.table
+            begin = segment.slots + max(0, used) * segment.places.stride
+            if begin < segment.end:
+                self.map.madvise(mmap.MADV_REMOVE, begin, segment.end - begin)
+
     def close(self) -> None:
         """Unmap it; no slot can be used any more."""
+        os.close(self.detach())
+
+    def detach(self) -> int:
+        """Unmap it, and give the memfd away."""
         _open.discard(self)
         self.words.release()
         self.map.close()
-        os.close(self.fd)
+        return self.fd
 
 
 _open: weakref.WeakSet[Memory] = weakref.WeakSet()
@@ -202,13 +220,16 @@ def _read_head(fd: int) -> tuple[int, int]:
     return count, number
 
 
-def _read_segment(fd: int, index: int) -> _Segment:
-    fields = _SEGMENT.unpack(os.pread(fd, _SEGMENT.size, _FIRST_SEGMENT + index * _SEGMENT.size))
-    table, slots, count, *rooms = fields
-    segment = _Segment(table, slots, count, Places.of_sizes(*rooms))
-    if segment.end > os.fstat(fd).st_size:
-        raise UnknownLayoutError(
-            f"the stored memory of durable connections has {os.fstat(fd).st_size} bytes where its {index + 1}. segment "
-            f"ends at {segment.end}"
-        )
-    return segment
+def _read_segment(fd: int, index: int, begin: int) -> _Segment:
+    """The segment, which must lie behind ``begin`` and in the file."""
+    data = os.pread(fd, _SEGMENT.size, _FIRST_SEGMENT + index * _SEGMENT.size)
+    size = os.fstat(fd).st_size
+    if index < _MOST_SEGMENTS and len(data) == _SEGMENT.size:
+        table, slots, count, *rooms = _SEGMENT.unpack(data)
+        segment = _Segment(table, slots, count, Places.of_sizes(*rooms))
+        aligned = table % _PAGE == slots % _PAGE == 0
+        if aligned and count and begin <= table and table + count <= slots and segment.end <= size:
+            return segment
+    raise UnknownLayoutError(
+        f"the stored memory of durable connections, of {size} bytes, has no segment {index + 1} that this library wrote"
+    )

@@ -7,13 +7,15 @@ taking them out, MSG_PEEK of recv(2): that installs copies of the descriptors an
 One message holds a new connection. Messages can be taken out at the front only, so what has ended is dropped by sending
 what lives once more, up to 253 in a message, and then taking the old ones out. A process that is killed in between
 leaves some connections in two messages, which is no harm: they are told by their SO_COOKIE.
+
+A connection that was accepted and finds no room would be lost at a stop. So the queue has a reserve: a descriptor that
+waits in another pair of sockets, and gives its place to such a connection. Without the reserve, nobody is accepted.
 """
 
 from __future__ import annotations
 
 import array
 import errno
-import itertools
 import os
 import resource
 import socket
@@ -23,6 +25,8 @@ from typing import TYPE_CHECKING, Final
 from ._notify import MOST_DESCRIPTORS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ._durable_slot import Slot
 
 _SO_PEEK_OFF: Final = 42
@@ -62,11 +66,15 @@ class HoldingQueue:
         self._most_messages = max(4, room * 3 // 4)
         # The kernel counts the descriptors in messages for each user, and has this limit for those without privileges.
         self._most_held = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE)
+        # The next start opens all that live, and beside them those of one message that have ended.
+        self._batch = max(1, min(MOST_DESCRIPTORS, self._most_held // 4))
+        self._reserve = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._has_reserve = False
 
     @property
     def capacity(self) -> int:
         """How many connections it can hold; the rest of its room is for those that have ended."""
-        return min(self._most_held * 3 // 4, self._most_messages // 2 * MOST_DESCRIPTORS)
+        return max(1, min(self._most_held * 3 // 4, self._most_messages // 2 * self._batch))
 
     def make_room(self) -> None:
         """Have room for one more.
@@ -78,14 +86,29 @@ class HoldingQueue:
             self.clean()
             if self._is_full():
                 raise OSError(errno.ENOBUFS, f"{self._living} connections are as many as can be held")
+        if not self._has_reserve:
+            try:
+                self._make_reserve()
+            except OSError:
+                # Others of the same user may have taken what this queue still has for connections that have ended.
+                self._clean_if_possible()
+                self._make_reserve()
 
     def hold(self, slot: Slot) -> None:
-        """Hold the slot's connection.
+        """Hold the slot's connection, at the cost of the reserve if there is no room for it otherwise.
 
         Raises:
             OSError: the kernel has no room: ETOOMANYREFS, EAGAIN, ENOBUFS, ENOMEM.
         """
-        self.ends[0].sendmsg(_BODY, [(_SOCKET, _RIGHTS, array.array("i", [slot.fd]))], _SEND_FLAGS)
+        message = [(_SOCKET, _RIGHTS, array.array("i", [slot.fd]))]
+        try:
+            self.ends[0].sendmsg(_BODY, message, _SEND_FLAGS)
+        except OSError:
+            if not self._has_reserve:
+                raise
+            self._has_reserve = False
+            self._reserve[1].recv(1, socket.MSG_DONTWAIT)
+            self.ends[0].sendmsg(_BODY, message, _SEND_FLAGS)
         self._messages.append([slot])
         self._held += 1
         self._living += 1
@@ -101,14 +124,21 @@ class HoldingQueue:
         Raises:
             OSError: as :meth:`hold`.
         """
+        # A clean that failed has left some in two messages.
+        found: set[Slot] = set()
         batch: list[Slot | None] = []
         seen = 0
+        while self._messages and not any(slot is not None and slot.alive for slot in self._messages[0]):
+            self._take_out(1)
         for _ in range(len(self._messages)):
-            batch += [slot for slot in self._messages[seen] if slot is not None and slot.alive]
+            for slot in self._messages[seen]:
+                if slot is not None and slot.alive and slot not in found:
+                    found.add(slot)
+                    batch.append(slot)
             seen += 1
-            if len(batch) >= MOST_DESCRIPTORS:
-                self._send(batch[:MOST_DESCRIPTORS])
-                del batch[:MOST_DESCRIPTORS]
+            while len(batch) >= self._batch:
+                self._send(batch[: self._batch])
+                del batch[: self._batch]
                 # The last one seen stays until what is left of it was sent, too.
                 left = int(bool(batch))
                 self._take_out(seen - left)
@@ -117,31 +147,30 @@ class HoldingQueue:
             self._send(batch)
         self._take_out(seen)
 
-    def contents(self) -> list[list[int]]:
+    def contents(self) -> Iterator[list[int]]:
         """Copies of the descriptors that another process has left in it, message by message; they are the caller's.
+
+        One message's are opened at a time, so that there is room for all that live beside those that have ended.
 
         Raises:
             OSError: EMFILE, there are more than this process may have open.
         """
         exit_ = self.ends[1]
         exit_.setsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF, 0)
-        found: list[list[int]] = []
         try:
             while True:
                 try:
                     _, ancillary, flags, _ = exit_.recvmsg(1, _ANCILLARY_SIZE, _PEEK)
                 except BlockingIOError:
-                    return found
+                    return
                 fds = array.array("i")
                 for _, _, data in ancillary:
                     fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-                found.append(list(fds))
                 if flags & socket.MSG_CTRUNC:
+                    for number in fds:
+                        os.close(number)
                     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        except BaseException:
-            for number in itertools.chain(*found):
-                os.close(number)
-            raise
+                yield list(fds)
         finally:
             exit_.setsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF, -1)
 
@@ -154,18 +183,32 @@ class HoldingQueue:
 
     def close(self) -> None:
         """Close this process's copies of the ends."""
-        for end in self.ends:
+        for end in (*self.ends, *self._reserve):
             end.close()
+
+    def detach(self) -> list[int]:
+        """Give this process's copies of the ends away."""
+        for end in self._reserve:
+            end.close()
+        return [end.detach() for end in self.ends]
 
     def _clean_if_worthwhile(self) -> None:
         if not self._living or self._held > 2 * self._living + MOST_DESCRIPTORS:
-            try:
-                self.clean()
-            except OSError:
-                pass  # nothing is lost by that, and it is tried again
+            self._clean_if_possible()
+
+    def _clean_if_possible(self) -> None:
+        try:
+            self.clean()
+        except OSError:
+            pass  # nothing is lost by that, and it is tried again
 
     def _is_full(self) -> bool:
         return len(self._messages) >= self._most_messages or self._held >= self._most_held
+
+    def _make_reserve(self) -> None:
+        fds = array.array("i", [self.ends[1].fileno()])
+        self._reserve[0].sendmsg(_BODY, [(_SOCKET, _RIGHTS, fds)], _SEND_FLAGS)
+        self._has_reserve = True
 
     def _send(self, slots: list[Slot | None]) -> None:
         fds = array.array("i", [slot.fd for slot in slots if slot is not None])

@@ -22,8 +22,9 @@ from ._durable_memory import Memory, UnknownLayoutError
 from ._durable_options import STORED, WATCH, Durable
 from ._durable_queue import HoldingQueue
 from ._environment import ActivationError, environ
-from ._files import passed_before
+from ._files import File, passed_before
 from ._notify import notify_barrier
+from ._sockets import borrowed
 from ._store import store, unstore
 
 if TYPE_CHECKING:
@@ -77,10 +78,14 @@ class Kept:
         return max(1, min(room, self.memory.capacity, self.queue.capacity if self.queue else room))
 
     def close(self) -> None:
-        """Close this process's copies; the manager's go on."""
-        self.memory.close()
-        if self.queue:
-            self.queue.close()
+        """Leave what the manager has to the next process, and to the next serve() of this one."""
+        if self.queue and self.memory.owned:
+            fds = [self.memory.detach(), *self.queue.detach()]
+            passed_before().extend(File(fd, STORED) for fd in fds)
+        else:
+            self.memory.close()
+            if self.queue:
+                self.queue.close()
         if self.watch is not None:
             os.close(self.watch)
 
@@ -92,7 +97,7 @@ async def open_kept(options: Durable) -> Kept | None:
 
     Raises:
         ActivationError: this system has not what it takes, or its limits do not let the connections in.
-        OSError: the kernel has no memory or descriptors for it.
+        OSError: the kernel has no descriptors for it.
     """
     if not hasattr(os, "memfd_create") or not hasattr(socket, "recv_fds"):
         raise ActivationError("durable connections need memfd_create(2), which only Linux has")
@@ -104,10 +109,10 @@ async def open_kept(options: Durable) -> Kept | None:
         return None
     if missing:
         log.warning(_HOW_TO, missing, _COUNT + 1)
-        return Kept(Memory.create(options), None, [])
-    memory, queue = Memory.create(options), HoldingQueue()
+        return Kept(_memory(options), None, [])
+    memory, queue = _memory(options), HoldingQueue()
     memory.watched = watched
-    unstore(STORED)  # what an earlier serve() of this process has left
+    unstore(STORED)  # what an earlier process has stored, if the manager did not pass it
     store(STORED, memory.fd, *queue.ends, poll=False)
     return Kept(memory, queue, [], _watch() if watched else None)
 
@@ -121,9 +126,37 @@ def discard() -> None:
         file.close()
 
 
+def _memory(options: Durable, fd: int | None = None) -> Memory:
+    """The memory in this memfd, or a new one.
+
+    Raises:
+        UnknownLayoutError, ActivationError: it is not one that this version can read; there is no room for it.
+    """
+    try:
+        return Memory.create(options) if fd is None else Memory(fd, options)
+    except OSError as error:
+        raise ActivationError(
+            f"there is no room for the memory of {options.connections} durable connections: {error.strerror}; "
+            "LimitAS=, LimitFSIZE= and LimitNOFILE= of the unit must allow it; "
+            "serve(durable=activation.Durable(connections=..., input=..., output=..., state=...)) makes it smaller"
+        ) from error
+
+
 def _watch() -> int:
-    """Store one end of a pipe, in the place of an earlier process's; return the other."""
-    left = [file for file in passed_before() if file.name == WATCH]
+    """Store one end of a pipe, or go on with an earlier process's; return the other.
+
+    The manager's copy of that end may be the only one, so that its end is the pipe's.
+    """
+    left = [file for file in passed_before() if file.name == WATCH and file.fileno() >= 0]
+    if len(left) == 1:
+        try:
+            # The other end again, pipe(7): so nobody takes its place in the store meanwhile.
+            reading = os.open(f"/proc/self/fd/{left[0].fileno()}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            pass  # without /proc, or of another user
+        else:
+            left[0].close()
+            return reading
     reading, writing = os.pipe()
     try:
         unstore(WATCH)
@@ -157,41 +190,49 @@ def _resume(options: Durable) -> Kept | None:
     if not left:
         return None
     memfds = [file for file in left if stat.S_ISREG(os.fstat(file.fileno()).st_mode)]
-    ends = [file for file in left if stat.S_ISSOCK(os.fstat(file.fileno()).st_mode)]
+    ends = [file for file in left if _is_end(file)]
     try:
         if (len(memfds), len(ends), len(left)) != (1, 2, _COUNT):
-            raise UnknownLayoutError(f"the service manager's store gave back {len(left)} of {_COUNT} descriptors")
-        memory = Memory(memfds[0].fileno(), options)
+            raise UnknownLayoutError(
+                f"the service manager gave back {len(left)} descriptors, of which {len(memfds)} are memfds and "
+                f"{len(ends)} sockets of sequential packets; expected {_COUNT}, 1 and 2"
+            )
+        memory = _memory(options, memfds[0].fileno())
     except UnknownLayoutError as error:
         log.error("durable: %s; the connections of the earlier start are closed", error)
         discard()
         return None
     memfds[0].detach()
     queue = HoldingQueue((socket.socket(fileno=ends[0].detach()), socket.socket(fileno=ends[1].detach())))
-    return Kept(memory, queue, _resumed(memory, queue), _watch() if memory.watched else None)
+    try:
+        return Kept(memory, queue, _resumed(memory, queue), _watch() if memory.watched else None)
+    except BaseException:
+        Kept(memory, queue, []).close()
+        raise
+
+
+def _is_end(file: File) -> bool:
+    """Whether it may be an end of the queue."""
+    if not stat.S_ISSOCK(os.fstat(file.fileno()).st_mode):
+        return False
+    with borrowed(file.fileno()) as sock:
+        return sock is not None and (sock.family, sock.type) == (socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 def _resumed(memory: Memory, queue: HoldingQueue) -> list[Slot]:
     """Bring together the slots and the connections, which know each other by their SO_COOKIE."""
     slots = {slot.cookie: slot for slot in memory.taken()}
+    messages: list[list[Slot | None]] = []
     try:
-        contents = queue.contents()
+        messages.extend([_held(fd, slots) for fd in fds] for fds in queue.contents())
     except OSError as error:
+        for slot in slots.values():
+            if slot.fd >= 0:
+                os.close(slot.fd)
         raise ActivationError(
             f"the {len(slots)} durable connections of the earlier start cannot be opened: {error.strerror}; the unit "
             f"needs LimitNOFILE={2 * len(slots) + 2 * _OTHER_DESCRIPTORS} or more"
         ) from error
-    messages: list[list[Slot | None]] = []
-    for fds in contents:
-        messages.append([])
-        for fd in fds:
-            slot = slots.get(_cookie_of(fd))
-            if slot is None or slot.fd >= 0:
-                os.close(fd)  # it has ended, or lies in two messages
-                messages[-1].append(None)
-            else:
-                slot.fd = fd
-                messages[-1].append(slot)
     queue.resume(messages)
     living = []
     for slot in slots.values():
@@ -200,7 +241,18 @@ def _resumed(memory: Memory, queue: HoldingQueue) -> list[Slot]:
         else:
             slot.resume()
             living.append(slot)
+    memory.give_back()
     return living
+
+
+def _held(fd: int, slots: dict[bytes, Slot]) -> Slot | None:
+    """The slot of the connection, which has this descriptor from now on; None if the descriptor is of no use."""
+    slot = slots.get(_cookie_of(fd))
+    if slot is None or slot.fd >= 0:
+        os.close(fd)  # it has ended, or lies in two messages
+        return None
+    slot.fd = fd
+    return slot
 
 
 def _cookie_of(fd: int) -> bytes:
