@@ -10,14 +10,15 @@ from __future__ import annotations
 import logging
 import math
 import socket
-from typing import TYPE_CHECKING, Any, TypeAlias
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import trio
 
-from ._daemon_var import DaemonVar
 from ._durable_listener import DurableListener, Holding
 from ._durable_recovery import open_kept
 from ._durable_stream import DurableStream
+from ._environment import surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -30,7 +31,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("activation")
 
-_in_use: DaemonVar[bool] = DaemonVar("activation_durable", False)
+_used: Final = Lock()
+
+
+def _use() -> Lock:
+    """What the serve() of this process that has durable connections holds, in whichever of its threads."""
+    test = surroundings()
+    if test is None:
+        return _used
+    used: Lock = test.variables.setdefault("durable connections", Lock())
+    return used
 
 
 class DurableConnections:
@@ -57,17 +67,20 @@ class DurableConnections:
             ValueError: another serve() of this process has durable connections.
             ActivationError, OSError: as :func:`open_kept`.
         """
-        if _in_use.get():
-            raise ValueError("another serve() of this process has durable connections; only one at a time can")
-        _in_use.set(True)
+        use = _use()
+        if not use.acquire(blocking=False):
+            raise ValueError(
+                "another serve() of this process has durable connections, and only one at a time can; give one serve() "
+                'all handlers, by the names of their sockets: serve({"chat": chat, "admin": admin}, durable=True)'
+            )
+        durable = None
         try:
-            kept = await open_kept(options)
-            if kept is None:
-                _in_use.set(False)
-            return None if kept is None else cls(kept)
-        except BaseException:
-            _in_use.set(False)
-            raise
+            if kept := await open_kept(options):
+                durable = cls(kept)
+            return durable
+        finally:
+            if durable is None:
+                use.release()
 
     def begin(
         self,
@@ -163,13 +176,13 @@ class DurableConnections:
         stream.leave()
 
     def close(self) -> None:
-        """Leave what is left to the next process."""
+        """Leave what is left to the next process, or to the next serve() of this one."""
         for listener in self._listeners:
             listener.detach()
         for stream in list(self._streams):
             self._leave(stream)
         self._kept.close()
-        _in_use.set(False)
+        _use().release()
 
 
 async def _end(_: DurableStream) -> None:

@@ -78,8 +78,9 @@ class Holding:
         self.count -= 1
         if self._kept.queue:
             self._kept.queue.release()
+        # All listeners look again: the place is for whichever of them has a client.
         if self.departures:
-            self.departures.unpark()
+            self.departures.unpark_all()
 
 
 class DurableListener(trio.abc.Listener["DurableStream"]):

@@ -16,6 +16,7 @@ import trio
 
 from activation import _environment
 from activation._files import passed_before
+from activation._handlers import OURS
 from activation._store import close_states
 
 from ._ledger import Account, Ledger
@@ -167,7 +168,8 @@ class InProcessRun(Run):
         """Close what a process may rightly keep open until the kernel closes it."""
         close_states()
         for file in passed_before():
-            if file.fileno() >= 0 and (self.killed_by is not None or is_memfd(file.fileno())):
+            kept = self.killed_by is not None or file.name.startswith(OURS)
+            if file.fileno() >= 0 and (kept or is_memfd(file.fileno())):
                 file.close()
 
     def _left(self) -> list[str]:

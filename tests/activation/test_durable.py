@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import stat
+import struct
+import subprocess
 import sys
 from contextlib import asynccontextmanager
 from functools import partial
@@ -16,6 +19,7 @@ import trio.testing
 
 import activation
 from activation.testing import activated
+from tests.commands import LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -544,13 +548,52 @@ async def test_only_one_serve_of_a_process_can_be_durable(kit: Kit) -> None:
         listeners = activation.listeners(passed)
         async with trio.open_nursery() as nursery:
             await nursery.start(partial(activation.serve, count, listeners[:1], durable=True))
-            with pytest.raises(ValueError, match="another serve"):
+            with pytest.raises(ValueError, match=r"another serve.*give one serve\(\) all handlers, by the names"):
                 await activation.serve(count, listeners[1:], durable=True)
             kit.note("done")
 
     async with activated(main, {"main": "unix", "other": "unix"}, store=3) as daemon:
         await daemon.ready()
         await kit.noted(1)
+
+
+def test_only_one_thread_of_a_process_can_be_durable() -> None:
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            await nursery.start(partial(activation.serve, count, listeners, durable=True))
+            await trio.to_thread.run_sync(trio.run, other)
+            activation.stop()
+
+    async def other() -> None:
+        with pytest.raises(ValueError, match="another serve"), trio.fail_after(20):
+            await activation.serve(count, await trio.open_tcp_listeners(0, host="127.0.0.1"), durable=True)
+
+    trio.run(main)
+
+
+async def test_the_next_serve_of_a_process_goes_on_with_the_connections(kit: Kit) -> None:
+    async def main() -> None:
+        listeners = activation.listeners(activation.files())
+        await activation.serve(count, listeners[:1], durable=True)
+        if kit.wants_durable:
+            await activation.serve(count, listeners[1:], durable=True)
+        for listener in filter(None, listeners):
+            await listener.aclose()
+
+    async with activated(main, {"main": "unix", "other": "unix"}, store=4) as daemon:
+        await daemon.ready()
+        client = await daemon.connect("main")
+        assert await answer(client, b"a\n") == b"1 a\n"
+        daemon.send_signal(15)
+        assert await answer(client, b"b\n") == b"2 b\n"
+        other = await daemon.connect("other")
+        assert await answer(other, b"a\n") == b"1 a\n"
+        await daemon.crash()
+        assert sorted(daemon.stored) == ["activation.connections"] * 3 + ["activation.connections.watch"]
+        assert await answer(client, b"c\n") == b"3 c\n"
+        assert await answer(other, b"b\n") == b"2 b\n"
+        kit.wants_durable = False
 
 
 async def test_at_sigint_connections_may_finish(kit: Kit) -> None:
@@ -652,6 +695,17 @@ async def test_clients_above_the_limit_wait(kit: Kit) -> None:
         assert await line(third) == b"1 c\n"
 
 
+async def test_a_place_that_becomes_free_is_for_whoever_waits_on_any_listener(kit: Kit) -> None:
+    serve = serving(count, durable=activation.Durable(connections=1))
+    async with activated(serve, {"main": "unix", "other": "unix"}, store=3) as daemon:
+        await daemon.ready()
+        for _ in range(5):
+            for name in ("main", "other", "other", "main"):
+                client = await daemon.connect(name)
+                assert await answer(client, b"a\n") == b"1 a\n"
+                await client.aclose()
+
+
 # From one version of a program to the next
 
 
@@ -701,6 +755,115 @@ async def test_a_layout_of_another_version_is_refused_and_its_connections_end(
         assert await answer(new, b"b\n") == b"2 b\n"
 
 
+HEAD = struct.Struct("=8sIB3xQ")
+SEGMENT = struct.Struct("=QQIIII")
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        *(b"", b"x", bytes(5000), HEAD.pack(b"ACTDURBL", 0, 0, 0), HEAD.pack(b"ACTDURBL", 2, 0, 0)),
+        HEAD.pack(b"ACTDURBL", 1, 1, 0),
+        HEAD.pack(b"ACTDURBL", 1, 255, 0) + bytes(10_000),
+        *(
+            HEAD.pack(b"ACTDURBL", 1, 1, 0).ljust(64, b"\0") + SEGMENT.pack(*fields) + bytes(20_000)
+            for fields in (
+                *((4096, 8192, 1, 1 << 20, 1, 1), (0, 8192, 1, 1, 1, 1), (4096, 4096, 1, 1, 1, 1)),
+                *((4096, 8193, 1, 1, 1, 1), (1 << 63, 1 << 63, 1, 1, 1, 1), (4096, 8192, 1 << 31, 1, 1, 1)),
+            )
+        ),
+    ],
+)
+async def test_memory_that_this_version_did_not_write_is_refused_and_its_connections_end(
+    kit: Kit, caplog: pytest.LogCaptureFixture, what: bytes
+) -> None:
+    async with kit.running(count) as daemon:
+        old = await daemon.connect("main")
+        assert await answer(old, b"a\n") == b"1 a\n"
+        daemon.send_signal(15)
+        await daemon.wait_exited()
+        store = daemon._manager.store
+        ends = [os.dup(fd) for _, fd in store.files() if stat.S_ISSOCK(os.fstat(fd).st_mode)]
+        store.clear()
+        memfd = os.memfd_create("other")
+        os.write(memfd, what)
+        store.add([memfd, *ends], "activation.connections")
+        await daemon.start()
+        assert await old.receive_some() == b""
+        assert "; the connections of the earlier start are closed" in caplog.text
+        new = await daemon.connect("main")
+        assert await answer(new, b"a\n") == b"1 a\n"
+        await daemon.crash()
+        assert await answer(new, b"b\n") == b"2 b\n"
+
+
+async def test_sockets_that_are_no_queue_are_refused(kit: Kit, caplog: pytest.LogCaptureFixture) -> None:
+    async with kit.running(count) as daemon:
+        daemon.send_signal(15)
+        await daemon.wait_exited()
+        store = daemon._manager.store
+        (memfd,) = (os.dup(fd) for _, fd in store.files() if stat.S_ISREG(os.fstat(fd).st_mode))
+        store.clear()
+        one, other = socket.socketpair()
+        store.add([memfd, one.detach(), other.detach()], "activation.connections")
+        await daemon.start()
+        assert "of which 1 are memfds and 0 sockets of sequential packets" in caplog.text
+        assert await answer(await daemon.connect("main"), b"a\n") == b"1 a\n"
+
+
+async def test_the_memory_of_many_clients_is_given_back_at_the_next_start(kit: Kit) -> None:
+    def memory(daemon: Daemon) -> int:
+        (size,) = (os.fstat(fd).st_blocks for _, fd in daemon._manager.store.files() if os.fstat(fd).st_blocks)
+        return size * 512
+
+    async with kit.running(count) as daemon:
+        clients = [await daemon.connect("main") for _ in range(60)]
+        for client in clients:
+            assert await answer(client, b"a\n") == b"1 a\n"
+        assert memory(daemon) >= 60 * 4096
+        for client in clients[3:]:
+            await client.aclose()
+        await daemon.wait_status("3 connections open")
+        await daemon.restart()
+        for client in clients[:3]:
+            assert await answer(client, b"b\n") == b"2 b\n"
+        assert memory(daemon) < 20 * 4096
+
+
+async def test_the_one_that_watches_the_manager_keeps_its_place_in_the_store(kit: Kit) -> None:
+    async with activated(serving(count), {"main": "unix"}, store=4) as daemon:
+        await daemon.ready()
+        client = await daemon.connect("main")
+        for number in range(1, 4):
+            assert await answer(client, b"a\n") == b"%d a\n" % number
+            before = {os.fstat(fd).st_ino for _, fd in daemon._manager.store.files()}
+            await daemon.restart()
+            assert {os.fstat(fd).st_ino for _, fd in daemon._manager.store.files()} == before
+        daemon._manager.store.clear()
+        daemon.send_signal(15)
+        await daemon.wait_told("STOPPING=1")
+        assert await answer(client, b"b\n") == b"4 b\n"  # it was told that nobody keeps the connection
+        await client.aclose()
+        assert await daemon.wait_exited() == 0
+
+
+@pytest.mark.parametrize(("limit", "size"), [("RLIMIT_AS", 1 << 32), ("RLIMIT_FSIZE", 1 << 20)])
+def test_limits_without_room_for_its_memory_are_told(limit: str, size: int) -> None:
+    code = f"""
+import resource, trio, activation
+async def main():
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    resource.setrlimit(resource.{limit}, ({size}, {size}))
+    await activation.serve(print, listeners, durable=True)
+trio.run(main)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=LIMIT, text=True)
+    assert done.returncode == 1
+    assert "there is no room for the memory of 16384 durable connections" in done.stderr.splitlines()[-1]
+    assert f"{limit.replace('RLIMIT_', 'Limit')}=" in done.stderr.splitlines()[-1]
+    assert "activation.Durable(connections=..." in done.stderr.splitlines()[-1]
+
+
 async def test_a_start_that_is_not_durable_ends_what_was(kit: Kit, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         if kit.wants_durable:
@@ -735,7 +898,7 @@ async def test_what_the_store_has_lost_a_part_of_is_refused(kit: Kit, caplog: py
         store = daemon._manager.store
         store.add([os.memfd_create("stray")], "activation.connections")
         await daemon.restart()
-        assert "gave back 4 of 3 descriptors; the connections" in caplog.text
+        assert "gave back 4 descriptors, of which 2 are memfds and 2 sockets" in caplog.text
         assert await old.receive_some() == b""
         assert await answer(await daemon.connect("main"), b"a\n") == b"1 a\n"
         assert sorted(daemon.stored) == ["activation.connections"] * 3 + ["activation.connections.watch"]
