@@ -134,7 +134,6 @@ notify("READY=1")
 def test_a_hangup_reloads_what_runs_and_ends_nothing(tmp_path: Path, service: str) -> None:
     unit = write(tmp_path, RELOADS + ECHO, service=service)
     with running(SOCKET_ACTIVATE, unit, until=b"listening", status=0) as process:
-        process.send_signal(signal.SIGHUP)  # there is nothing to reload
         before = ask(tmp_path / "a.sk")
         said(process, b"it is ready")
         for number in (1, 2, 3):
@@ -142,6 +141,37 @@ def test_a_hangup_reloads_what_runs_and_ends_nothing(tmp_path: Path, service: st
             eventually(lambda number=number: journal(tmp_path) == ["reloaded"] * number, "it has reloaded")  # type: ignore[misc]
             assert ask(tmp_path / "a.sk") == before
         assert said(process, b"status: reloaded")
+
+
+def test_a_hangup_with_nothing_to_reload_ends_nothing(tmp_path: Path) -> None:
+    unit = write(tmp_path, RELOADS + ECHO, service="Type=notify-reload\n")
+    with running(SOCKET_ACTIVATE, unit, until=b"listening", status=0) as process:
+        process.send_signal(signal.SIGHUP)
+        assert alive(int(ask(tmp_path / "a.sk")))
+
+
+def a_child_waits(pid: int) -> bool:
+    """Whether a child of socket-activate waits for the first client."""
+    opened: set[str] = set()
+    for child in other_than_programs(pid):
+        with suppress(OSError):
+            opened |= {os.readlink(link) for link in Path(f"/proc/{child}/fd").iterdir()}
+    return "anon_inode:[eventpoll]" in opened
+
+
+def test_a_hangup_reloads_what_a_client_has_just_started(tmp_path: Path) -> None:
+    # The first client starts the service without socket-activate, which the scheduler may run much later.
+    for number in range(10):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        unit = write(folder, RELOADS + 'note("ready")\n' + ECHO, service="Type=notify-reload\n")
+        with running(SOCKET_ACTIVATE, unit, until=b"listening", status=0) as process:
+            eventually(lambda pid=process.pid: a_child_waits(pid), "a child waits for the client")  # type: ignore[misc]
+            process.send_signal(signal.SIGSTOP)
+            ask(folder / "a.sk")
+            process.send_signal(signal.SIGHUP)
+            process.send_signal(signal.SIGCONT)
+            eventually(lambda folder=folder: journal(folder) == ["ready", "reloaded"], "it has reloaded")  # type: ignore[misc]
 
 
 STUBBORN = """

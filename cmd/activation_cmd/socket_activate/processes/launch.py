@@ -82,6 +82,12 @@ class Child(Ending):
         if choice := CHOICE.unpack(os.pread(self._order, CHOICE.size, 0))[0]:
             self.start = self._starts[choice - 1]
 
+    def has_chosen(self, start: Start) -> bool:
+        """Whether a client of this start has come, though :meth:`chosen` may not have returned yet."""
+        if self._channel.fileno() >= 0:
+            self._read_choice()
+        return self.start is start
+
     def dismiss(self) -> None:
         """Let a child that waits exit, unless a client comes first."""
         if self._channel.fileno() >= 0:  # else it has just settled

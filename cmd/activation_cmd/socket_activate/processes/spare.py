@@ -26,6 +26,7 @@ class Spare:
     reaper: Reaper
     _waiting: dict[int, tuple[Start, trio.MemorySendChannel[Child | None]]] = attrs.field(factory=dict, init=False)
     _leaving: set[int] = attrs.field(factory=set, init=False)
+    _child: Child | None = attrs.field(default=None, init=False)
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
     _patience: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _closed: bool = attrs.field(default=False, init=False)
@@ -38,6 +39,10 @@ class Spare:
         self._waiting[id(start)] = start, send
         self._changed.set()
         return await receive.receive()
+
+    def has_come(self, start: Start) -> bool:
+        """Whether a client has come for the start that :meth:`client_comes` still waits for."""
+        return id(start) not in self._waiting or (self._child is not None and self._child.has_chosen(start))
 
     def withdraw(self, start: Start) -> None:
         """Let :meth:`client_comes` return None for this start, unless a client has come already."""
@@ -66,7 +71,9 @@ class Spare:
                 child = await self.reaper.fork_patiently([start for start, _ in self._waiting.values()], at_once=False)
             if child is None:
                 break
+            self._child = child
             await self._chosen(child)
+            self._child = None
             if child.start:
                 _, send = self._waiting.pop(id(child.start))
                 send.send_nowait(child)

@@ -61,6 +61,8 @@ class OnDemand:
     _stopping: bool = attrs.field(default=False, init=False)
     _killing: bool = attrs.field(default=False, init=False)
     _again: bool = attrs.field(default=False, init=False)
+    _reload_wanted: bool = attrs.field(default=False, init=False)
+    """A reload was asked for after a client had started the service, and before its life was followed."""
     _pause: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _change: trio.Event = attrs.field(factory=trio.Event, init=False)
     _wanted: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -124,11 +126,16 @@ class OnDemand:
             life.kill()
         elif self._stopping:
             life.stop()
+        elif self._reload_wanted:
+            life.reload()
 
     def reload(self) -> None:
         """Have the service read its configuration again, if it runs."""
         if self.service.life:
             self.service.life.reload()
+        elif self._offered:
+            # A client starts the service without this process, which may learn of it later than the service is ready.
+            self._reload_wanted = self.spare.has_come(self._offered)
 
     def restart(self) -> None:
         """Stop the service and start it again, if it runs. Its clients wait meanwhile."""
@@ -167,7 +174,7 @@ class OnDemand:
         while True:
             self._change = trio.Event()
             if free := [number for number in self.triggers if not self._is_taken(number)]:
-                self._offered = self.service.start(free)
+                self._offered, self._reload_wanted = self.service.start(free), False
                 child = await self.spare.client_comes(self._offered)
                 self._offered = None
                 if child or not self._change.is_set():
