@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import socket
+from collections import Counter
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
     Handler: TypeAlias = Callable[[Any], Awaitable[object]]
 
 log = logging.getLogger("activation")
+
+ALL: Final = ""
+"""What the handler is called that is the only one."""
+OTHERS: Final = "*"
+"""What the handler is called that takes what no other does."""
 
 _used: Final = Lock()
 
@@ -93,8 +99,9 @@ class DurableConnections:
         Args:
             listeners: with their handlers; what they accept will outlive this process.
             connected: connections that were accepted before.
-            handlers: by name, under which the next process looks for them. A connection whose handler is no longer
-                among them ends.
+            handlers: by name, under which the next process looks for them; no two are the same object. The only
+                handler is called :data:`ALL`. A connection whose handler is not among them any more goes on with that
+                one, or with the one that takes what is left; where there is none, it ends.
 
         Returns:
             The listeners to accept on, and the connections that there are, with those that an earlier process has left.
@@ -102,24 +109,30 @@ class DurableConnections:
         Raises:
             OSError: there is no room for what is connected.
         """
-        names = {handler: name for name, handler in handlers.items()}
+        names = {id(handler): name for name, handler in handlers.items()}  # not each can be hashed
         accepting: list[tuple[trio.abc.Listener[Any], Handler]] = []
         for listener, handler in listeners:
             assert isinstance(listener, trio.SocketListener)  # it was checked before
-            self._listeners.append(DurableListener(listener, self._holding, names[handler], self._begin))
+            self._listeners.append(DurableListener(listener, self._holding, names[id(handler)], self._begin))
             accepting.append((self._listeners[-1], handler))
         streams: list[tuple[trio.abc.AsyncResource, Handler]] = []
         for stream, handler in connected:
             assert isinstance(stream, trio.SocketStream)
-            slot = self._holding.prepare(names[handler])
+            slot = self._holding.prepare(names[id(handler)])
             self._holding.hold(slot, stream.socket)
             streams.append((self._begin(stream.socket, slot), handler))
+        others = handlers.get(OTHERS, handlers.get(ALL))
+        left: Counter[str] = Counter()
         for slot in self._kept.resumed:
-            if slot.name not in handlers:
-                log.warning("durable: no handler is called %r any more; its connection ends", slot.name)
             sock = socket.socket(fileno=slot.fd)
             sock.setblocking(False)
-            streams.append((self._begin(trio.socket.from_stdlib_socket(sock), slot), handlers.get(slot.name, _end)))
+            resumed = self._begin(trio.socket.from_stdlib_socket(sock), slot)
+            going_on = handlers.get(slot.name, others)
+            if going_on is None:
+                left[slot.name] += 1
+            streams.append((resumed, going_on or _end))
+        for name, count in left.items():
+            log.warning("durable: no handler is called %r any more; its %d connections end", name, count)
         return accepting, streams
 
     def _begin(self, sock: trio.socket.SocketType, slot: Slot) -> DurableStream:

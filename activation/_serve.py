@@ -183,6 +183,9 @@ async def serve(
     watchdog_enabled()  # raises what is wrong with it before anything is taken
     if handler is None and (listeners or any(connections) or max_connections is not None or durable):
         raise ValueError("handler is None, so there can be no connections and no limits to them; expected a handler")
+    if durable and isinstance(handler, Mapping):
+        # The next process finds a connection's handler by its name, which is to be known of one that has several.
+        handler = {name: partial(one) for name, one in handler.items()}
     served = Served() if handler is None else _served(handler, listeners, connections, durable=bool(durable))
     life = life_to_join()
     open_connections = Connections(life.activity, handshake_timeout)

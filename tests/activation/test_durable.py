@@ -755,6 +755,66 @@ async def test_a_layout_of_another_version_is_refused_and_its_connections_end(
         assert await answer(new, b"b\n") == b"2 b\n"
 
 
+async def shout(stream: DurableStream) -> None:
+    while line := await stream.receive_until(b"\n"):
+        await stream.send_all(line.upper())
+
+
+@pytest.mark.parametrize(
+    ("handlers", "main", "other"),
+    [
+        ({"main": count, "other": shout}, b"2 b\n", b"B\n"),
+        ({"main": shout, "*": count}, b"B\n", b"2 b\n"),
+        (count, b"2 b\n", b"2 b\n"),
+    ],
+)
+async def test_a_connection_finds_the_handler_of_its_name_in_the_next_version(
+    kit: Kit, handlers: Any, main: bytes, other: bytes
+) -> None:
+    async def version() -> None:
+        await activation.serve({"main": count, "other": count} if kit.wants_durable else handlers, durable=True)
+
+    async with activated(version, {"main": "unix", "other": "unix"}, store=3) as daemon:
+        await daemon.ready()
+        clients = [await daemon.connect(name) for name in ("main", "other")]
+        for client in clients:
+            assert await answer(client, b"a\n") == b"1 a\n"
+        kit.wants_durable = False
+        await daemon.restart()
+        assert [await answer(client, b"b\n") for client in clients] == [main, other]
+
+
+async def test_a_connection_whose_handler_is_gone_ends(kit: Kit, caplog: pytest.LogCaptureFixture) -> None:
+    async def version() -> None:
+        await activation.serve(shout if kit.wants_durable else {"main": count}, durable=True)
+
+    async with activated(version, {"main": "unix"}, store=3) as daemon:
+        await daemon.ready()
+        clients = [await daemon.connect("main") for _ in range(3)]
+        for client in clients:
+            assert await answer(client, b"a\n") == b"A\n"
+        kit.wants_durable = False
+        await daemon.restart()
+        for client in clients:
+            assert await client.receive_some() == b""
+        assert caplog.text.count("no handler is called '' any more; its 3 connections end") == 1
+        assert await answer(await daemon.connect("main"), b"a\n") == b"1 a\n"
+
+
+async def test_any_callable_can_be_the_handler(kit: Kit) -> None:
+    class Counting:
+        __hash__ = None  # type: ignore[assignment]
+
+        async def __call__(self, stream: DurableStream) -> None:
+            await count(stream)
+
+    async with kit.running(Counting()) as daemon:
+        client = await daemon.connect("main")
+        assert await answer(client, b"a\n") == b"1 a\n"
+        await daemon.restart()
+        assert await answer(client, b"b\n") == b"2 b\n"
+
+
 HEAD = struct.Struct("=8sIB3xQ")
 SEGMENT = struct.Struct("=QQIIII")
 
