@@ -17,8 +17,9 @@ import activation
 from activation._files import passed_before
 from activation.testing import activated
 from tests.children import udp_socket
+from tests.commands import LIMIT
 
-from .serving import LIMIT, SpecialError, echo, echoes
+from .serving import SpecialError, echo, echoes
 
 if TYPE_CHECKING:
     import ssl
@@ -125,14 +126,14 @@ async def test_a_daemon_of_datagrams_alone_lives_until_it_is_told_or_idle() -> N
             await conn.sendto(b"done", client)
         await trio.sleep_forever()
 
-    async with activated(serving({"udp": slow}, idle_timeout=0.1), {"udp": "udp"}) as daemon:
-        await daemon.ready()
-        client = await daemon.connect("udp")
-        await client.send(b"word")
-        with trio.fail_after(LIMIT):
-            assert await client.recv(10) == b"done"
-        assert await daemon.wait_exited() == 0
-        assert "STOPPING=1" in daemon.told
+    with udp_socket() as managers, trio.socket.socket(type=socket.SOCK_DGRAM) as client:
+        await client.connect(managers.getsockname())
+        await client.send(b"word")  # before the clock of a daemon without clients begins
+        async with activated(serving({"udp": slow}, idle_timeout=0.1), [("udp", managers)]) as daemon:
+            with trio.fail_after(LIMIT):
+                assert await client.recv(10) == b"done"
+            assert await daemon.wait_exited() == 0
+            assert "STOPPING=1" in daemon.told
 
 
 async def test_another_descriptor_is_a_file_for_its_handler(tmp_path: Path) -> None:

@@ -9,12 +9,11 @@ import pytest
 import trio
 
 import activation
+from tests.commands import LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-LIMIT = 30
 
 CONTENTS = {"first": "import sys\nsys.lazy_modules |= {'second'}", "second": "there = 1", "broken": "1 / 0"}
 
