@@ -17,7 +17,7 @@ import trio
 
 from ._connections import close, one_of
 from ._files import File
-from ._occasional import OccasionalWarnings
+from ._occasional import OccasionalMessages
 from ._stopping import late_work
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Server:
         self._is_once_over = False
         self._once_over = trio.lowlevel.ParkingLot()
         self._failure: BaseException | None = None
-        self._warnings = OccasionalWarnings()
+        self._warnings = OccasionalMessages()
 
     async def run(self, task_status: Started) -> None:
         """Serve until it is time to leave, as one of those who share the daemon's life."""

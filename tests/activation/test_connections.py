@@ -16,6 +16,7 @@ import pytest
 import trio
 
 import activation
+from activation._connections import MOST_MESSAGES
 from tests.children import no_leak
 from tests.commands import LIMIT
 
@@ -205,6 +206,60 @@ async def test_a_client_that_resets_is_known_by_its_address_all_the_same(caplog:
         (record,) = caplog.records
         assert record.levelno == logging.INFO
         assert not record.exc_info
+
+
+@pytest.mark.parametrize("fault", ["reset", "failure"])
+async def test_clients_cannot_grow_the_log_without_limit(
+    fault: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    seconds = 0.0
+    monkeypatch.setattr("activation._occasional.time.monotonic", lambda: seconds)
+
+    ended = 0
+
+    async def handler(stream: trio.SocketStream) -> None:
+        nonlocal ended
+        try:
+            if fault == "failure":
+                raise SpecialError("a bug")
+            await echo(stream)
+        finally:
+            ended += 1
+
+    async def clients(daemon: Any, number: int) -> None:
+        until = ended + number
+        for _ in range(number):
+            sock = socket.create_connection(("127.0.0.1", daemon.port))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()
+        with trio.fail_after(LIMIT):
+            while ended < until:
+                await trio.testing.wait_all_tasks_blocked()
+
+    async with serving(handler) as daemon:
+        await clients(daemon, MOST_MESSAGES + 30)
+        assert len(caplog.records) == MOST_MESSAGES
+        seconds = 60.0
+        await clients(daemon, 1)
+    assert len(caplog.records) == MOST_MESSAGES + 1
+    assert caplog.messages[-1].endswith("; 30 more like this before")
+    assert all((record.exc_info is not None) == (fault == "failure") for record in caplog.records)
+
+
+async def test_a_storm_of_one_failure_hides_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    async def handler(stream: trio.SocketStream) -> None:
+        if await stream.receive_some() == b"other":
+            raise ZeroDivisionError("another bug")
+        raise SpecialError("a bug")
+
+    async with serving(handler) as daemon:
+        for word in (*[b"one"] * (MOST_MESSAGES + 5), b"other"):
+            async with await daemon.connect() as stream:
+                await stream.send_all(word)
+                assert await stream.receive_some() == b""
+    assert len(caplog.records) == MOST_MESSAGES + 1
+    assert "another bug" in caplog.text
 
 
 async def test_the_peer_is_known_although_the_handler_has_closed_the_stream(caplog: pytest.LogCaptureFixture) -> None:
