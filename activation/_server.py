@@ -18,7 +18,7 @@ import trio
 from ._connections import close, one_of
 from ._files import File
 from ._occasional import OccasionalMessages
-from ._stopping import late_work
+from ._stopping import LateWork, late_work
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,19 +42,9 @@ class Server:
     """What one serve() does."""
 
     __slots__ = (
-        *("_accepts", "_failure", "_has_started", "_is_once_over", "_once_over", "_warnings", "_work"),
-        *(
-            "accepting",
-            "connections",
-            "drain_timeout",
-            "idle_timeout",
-            "life",
-            "lives_alone",
-            "notify",
-            "reload",
-            "served",
-            "status",
-        ),
+        *("_accepts", "_failure", "_has_started", "_is_once_over", "_late_work", "_once_over", "_warnings", "_work"),
+        *("accepting", "connections", "drain_timeout", "idle_timeout", "life", "lives_alone", "notify"),
+        *("reload", "served", "status"),
     )
 
     def __init__(
@@ -87,6 +77,7 @@ class Server:
         self._is_once_over = False
         self._once_over = trio.lowlevel.ParkingLot()
         self._failure: BaseException | None = None
+        self._late_work: list[LateWork] = []
         self._warnings = OccasionalMessages()
 
     async def run(self, task_status: Started) -> None:
@@ -177,7 +168,13 @@ class Server:
         self._once_over.unpark_all()
 
     async def _run_once(self, name: str, thing: trio.socket.SocketType | File, handler: Handler) -> None:
-        late_work.set(self._work)
+        work = LateWork(self._work)
+        late_work.set(work)
+        self._late_work.append(work)
+        with work.scope:
+            await self._run_again_and_again(name, thing, handler)
+
+    async def _run_again_and_again(self, name: str, thing: trio.socket.SocketType | File, handler: Handler) -> None:
         pause = 0.0
         while True:
             began = trio.current_time()
@@ -214,8 +211,10 @@ class Server:
 
     def cut(self) -> None:
         """Let nothing finish."""
-        self._work.deadline = trio.current_time()  # work that is shielded from the end ends then, too
+        self._work.deadline = trio.current_time()  # what is late from now on has no time, either
         self._work.cancel()
+        for work in self._late_work:
+            work.scope.shield = False
 
 
 def _imports_are_lazy() -> bool:
