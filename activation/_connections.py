@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 
-from ._occasional import OccasionalMessages
+from ._occasional import OccasionalWarnings
 from ._peers import Peer
 from ._socket_stream import SocketStream
 
@@ -17,13 +17,7 @@ if TYPE_CHECKING:
     from ._activity import Activity
     from ._durable import DurableConnections
 
-MOST_MESSAGES = 20
-"""How often a minute the log tells of each thing that may go wrong with a connection, and of each type of exception of
-a handler. Any client can cause them."""
-
-BROKE = "the connection of %s broke: %s"
-UNFINISHED = "%s did not finish the TLS handshake in %g s"
-FAILED = "the handler failed for %s; only that connection ends"
+log = logging.getLogger("activation")
 
 Handler: TypeAlias = Callable[[Any], Awaitable[object]]
 
@@ -40,7 +34,7 @@ class Connections:
     """
 
     __slots__ = (
-        *("_activity", "_handshake_timeout", "_messages", "_warnings"),
+        *("_activity", "_handshake_timeout", "_warnings"),
         *("departures", "durable", "handshaking", "nursery", "open"),
     )
 
@@ -53,8 +47,7 @@ class Connections:
         self.durable: DurableConnections | None = None
         self._activity = activity
         self._handshake_timeout = handshake_timeout
-        self._messages = OccasionalMessages(MOST_MESSAGES)
-        self._warnings = OccasionalMessages()
+        self._warnings = OccasionalWarnings()
 
     def begin(self, stream: trio.abc.AsyncResource, handler: Handler) -> None:
         """Run the handler with the stream, and close that after it."""
@@ -79,10 +72,9 @@ class Connections:
                     await stream.aclose()  # says goodbye, as TLS wants it
         except* trio.BrokenResourceError as errors:
             broken = one_of(errors)
-            self._messages.log(logging.INFO, BROKE, who, broken.__cause__ or broken)
+            log.info("the connection of %s broke: %s", who, broken.__cause__ or broken)
         except* Exception as errors:
-            error = one_of(errors)
-            self._messages.log(logging.ERROR, FAILED, who, error=error, kind=f"{FAILED} {type(error)}")
+            log.error("the handler failed for %s; only that connection ends", who, exc_info=one_of(errors))
         finally:
             if type(stream) is SocketStream:
                 stream.socket.close()  # all that its aclose() does, but for the checkpoint
@@ -100,10 +92,10 @@ class Connections:
             with trio.move_on_after(self._handshake_timeout):
                 await stream.do_handshake()
                 return True
-            self._messages.log(logging.INFO, UNFINISHED, who, self._handshake_timeout)
+            log.info("%s did not finish the TLS handshake in %g s", who, self._handshake_timeout)
         except trio.BrokenResourceError as error:
             cause = error.__cause__
-            self._messages.log(logging.INFO, BROKE, who, cause or error)
+            log.info("the connection of %s broke: %s", who, cause or error)
             if not isinstance(cause, ssl.SSLError) or isinstance(cause, ssl.SSLEOFError):
                 return False  # the client went away
             reason = str(cause)

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 import activation
-from tests.commands import LIMIT
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from activation import DurableStream
 
 LIBRARY = str(Path(activation.__file__).parent)
+PATIENCE = 20.0
 LINES = 4
 
 
@@ -137,7 +137,7 @@ class Run:
                 notification.close()
 
     def until_client_hears(self) -> bytes:
-        deadline = time.monotonic() + LIMIT
+        deadline = time.monotonic() + PATIENCE
         while True:
             poll = select.poll()
             for fd in (self.client.fileno(), self.daemon.pidfd, self.receiver.fileno()):

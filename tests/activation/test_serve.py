@@ -14,9 +14,8 @@ import trio
 
 import activation
 from tests.children import no_leak, udp_socket
-from tests.commands import LIMIT
 
-from .serving import echo, echoes, port_of, refused, serving
+from .serving import LIMIT, echo, echoes, port_of, refused, serving
 
 if TYPE_CHECKING:
     import ssl

@@ -182,7 +182,7 @@ for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
 
 @pytest.mark.parametrize(
     ("service", "seen"),
-    [("TimeoutStopSec=2s\n", "SIGTERM"), ("TimeoutStopSec=2s\nKillSignal=SIGUSR1\n", "SIGUSR1")],
+    [("TimeoutStopSec=100ms\n", "SIGTERM"), ("TimeoutStopSec=100ms\nKillSignal=SIGUSR1\n", "SIGUSR1")],
     ids=["SIGTERM", "KillSignal="],
 )
 def test_a_signal_stops_by_the_units_rules(tmp_path: Path, service: str, seen: str) -> None:
@@ -265,7 +265,7 @@ def test_a_second_signal_at_any_moment_of_the_end_does_not_change_the_exit_statu
 
 
 def test_a_signal_just_after_it_has_given_up_does_not_change_the_exit_status(tmp_path: Path) -> None:
-    unit = write(tmp_path, "sys.exit(1)", service="Restart=always\nRestartSec=1ms\n", unit="StartLimitIntervalSec=1h\n")
+    unit = write(tmp_path, "sys.exit(1)", service="Restart=always\nRestartSec=1ms\n")
     for milliseconds in range(0, 30, 2):
         with running(SOCKET_ACTIVATE, "--now", unit, until=b"given up") as process:
             time.sleep(milliseconds / 1000)
@@ -350,23 +350,26 @@ def test_killed_at_any_moment_it_leaves_no_process_and_no_path(tmp_path: Path) -
     ]
     chance = random.Random(9)
 
-    def come(over: threading.Event) -> None:
+    def come(served: threading.Event, over: threading.Event) -> None:
         while not over.is_set():
             for name in "ab":
                 try:
                     ask(tmp_path / f"{name}.sk")
+                    served.set()
                 except OSError:
                     over.wait(0.01)
 
-    for number in range(20):
-        mark, over = f"MARK={uuid.uuid4()}", threading.Event()
+    for number in range(30):
+        mark, served, over = f"MARK={uuid.uuid4()}", threading.Event(), threading.Event()
         environment = {**os.environ, "MARK": mark.removeprefix("MARK=")}
-        client = threading.Thread(target=come, args=[over])
+        client = threading.Thread(target=come, args=[served, over])
         with subprocess.Popen([SOCKET_ACTIVATE, *units], stderr=subprocess.DEVNULL, env=environment) as process:
             client.start()
             try:
-                if number % 4:
+                if number % 3:
                     eventually(lambda: (tmp_path / "b.sk").exists(), "it listens")
+                if number % 3 == 2:
+                    assert served.wait(LIMIT)
                 time.sleep(chance.uniform(0, 0.1))
                 process.kill()
                 process.wait(LIMIT)
@@ -411,17 +414,56 @@ def test_without_its_executor_it_ends_and_removes_what_it_made(tmp_path: Path) -
     unit = write(tmp_path)
     with running(SOCKET_ACTIVATE, unit, until=b"listening", status=1) as process:
         pid = int(ask(tmp_path / "a.sk"))
-        (executor,) = other_than_programs(process.pid)
-        os.kill(executor, signal.SIGKILL)
+        os.kill(other_than_programs(process.pid)[0], signal.SIGKILL)
         os.kill(pid, signal.SIGKILL)
         assert process.wait(LIMIT) == 1
     assert nodes(tmp_path) == set()
 
 
-def other_than_programs(pid: int) -> set[int]:
-    """What a socket-activate has forked for its own use."""
+@pytest.mark.parametrize("which", ["the one ahead", "the one that waits for clients"])
+def test_clients_are_served_although_its_own_children_are_killed(tmp_path: Path, which: str) -> None:
+    unit = write(tmp_path, "answer(1)\n", unit=OFTEN, socket=OFTEN_SOCKET)
+    with running(SOCKET_ACTIVATE, unit, until=b"listening", status=0) as process, drained(process):
+        for _ in range(50 if which == "the one ahead" else 3):
+            eventually(lambda: len(other_than_programs(process.pid)) == 3, "both are there")
+            os.kill(other_than_programs(process.pid)[-1 if which == "the one ahead" else 1], signal.SIGKILL)
+            assert ask(tmp_path / "a.sk") == b"1"
+
+
+def test_stopped_at_any_moment_of_a_storm_of_clients_it_leaves_nothing(tmp_path: Path) -> None:
+    unit = write(tmp_path, "answer(1)\n", unit=OFTEN, socket=OFTEN_SOCKET)
+    chance = random.Random(11)
+    for number in range(15):
+        mark, over = f"MARK={uuid.uuid4()}", threading.Event()
+
+        def come(over: threading.Event = over) -> None:
+            while not over.is_set():
+                with suppress(OSError):
+                    ask(tmp_path / "a.sk")
+
+        environment = {**os.environ, "MARK": mark.removeprefix("MARK=")}
+        with running(SOCKET_ACTIVATE, unit, until=b"listening", status=0, env=environment) as process, drained(process):
+            clients = [threading.Thread(target=come) for _ in range(3)]
+            for client in clients:
+                client.start()
+            try:
+                assert ask(tmp_path / "a.sk") == b"1"
+                time.sleep(chance.uniform(0, 0.02))
+                process.terminate()
+                assert process.wait(LIMIT) == 0
+            finally:
+                over.set()
+                for client in clients:
+                    client.join(LIMIT)
+        assert marked(mark) == [], f"try {number}"
+        assert nodes(tmp_path) == set(), f"try {number}"
+
+
+def other_than_programs(pid: int) -> list[int]:
+    """What a socket-activate has forked for its own use, the oldest first: the executor."""
     lists = [file.read_text() for file in Path(f"/proc/{pid}/task").glob("*/children")]
-    return {int(number) for text in lists for number in text.split()} - set(children(pid))
+    programs = children(pid)
+    return [number for text in lists for number in map(int, text.split()) if number not in programs]
 
 
 # Options
@@ -771,13 +813,10 @@ def test_activations_leave_no_descriptor_no_process_and_no_memory_behind(tmp_pat
             return len(children(process.pid)) + len(other_than_programs(process.pid))
 
         def settled() -> list[str]:
-            waits = lambda: not children(process.pid) and len(other_than_programs(process.pid)) == 2  # noqa: E731
-            eventually(waits, "one waits for the next client")
-            seen: list[str] = []
-            while seen != (now := kinds()):  # until all is told that there is to tell of it
-                seen = now
-                time.sleep(0.2)
-            return seen
+            waits = lambda: not children(process.pid) and len(other_than_programs(process.pid)) == 3  # noqa: E731
+            eventually(waits, "one waits for the next client, and one for its order")
+            time.sleep(0.2)  # and all is told that there is to tell of it
+            return kinds()
 
         activate(20)
         before, memory = settled(), resident(process.pid)

@@ -9,7 +9,8 @@ import trio
 from activation.testing import activated
 from tests.activation.testing import daemons
 from tests.children import no_leak
-from tests.commands import LIMIT
+
+LIMIT = 60.0
 
 
 async def numbered(client: trio.SocketStream, number: int) -> None:

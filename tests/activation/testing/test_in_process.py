@@ -21,7 +21,9 @@ import activation
 from activation.testing import activated
 from tests.activation.testing import daemons
 from tests.children import no_leak
-from tests.commands import LIMIT
+
+LIMIT = 20.0
+
 
 # Surroundings
 

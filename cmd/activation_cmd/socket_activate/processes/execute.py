@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from activation import exec_process
@@ -14,32 +15,36 @@ from activation_cmd.common.stdio import reason
 from activation_cmd.socket_activate.units.environment import read_environment_files, unset
 from activation_cmd.socket_activate.units.expansion import expanded
 
-from .start import CHOICE, CHOSEN
+from . import order
+from .start import CHOICE, CHOSEN, Start
 from .surroundings import StartError, make_directories, redirect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .start import Start
-
 # systemd.exec(5), "process exit codes": what a service exits with that could not even be started.
 CHDIR, EXEC, GROUP, USER, RESOURCES = 200, 203, 216, 217, 219
 
 
-def become(channel: socket.socket, choice: int, starts: Sequence[Start], *, at_once: bool) -> NoReturn:
-    """Become the first of the starts that a client comes for, or, ``at_once``, the only one.
+def become(channel: socket.socket) -> NoReturn:
+    """Wait for an order, and become the first of its starts that a client comes for, or, at once, the only one.
 
     Args:
-        channel: for the message about a failure. The exec closes it; if the other side closes it, the child exits.
-        choice: the descriptor of the order, to note which start it is.
+        channel: for the order, and for the message about a failure. The exec closes it; if the other side closes it,
+            the child exits.
     """
     status = EXEC
-    above = 3 + max(len(start.files) for start in starts)
-    channel = _moved(channel, above)
     try:
-        if at_once:
+        ordered = order.receive(channel)
+        if ordered is None:
+            os._exit(0)
+        starts = ordered.starts
+        above = _above(starts)
+        channel = _moved(channel, above)
+        if ordered.at_once:
             _start(starts[0], channel)
-        first_client = _first_client(channel, fcntl.fcntl(choice, fcntl.F_DUPFD_CLOEXEC, above), starts, above)
+        choice = fcntl.fcntl(ordered.memory, fcntl.F_DUPFD_CLOEXEC, above)
+        first_client = _first_client(channel, choice, starts, above)
         if len(starts) == 1 and starts[0].is_simple:
             _execute(starts[0], first_client)
         start = first_client()
@@ -55,6 +60,41 @@ def become(channel: socket.socket, choice: int, starts: Sequence[Start], *, at_o
         os._exit(status)
 
 
+def rehearse() -> None:
+    """Go through a start up to its exec, which takes twice as long the first time as the second.
+
+    A forked process shares its memory with the one that it was forked from, and copies each page that it writes to. So
+    that is over before a client waits for it.
+    """
+
+    def rehearsed() -> NoReturn:
+        raise _RehearsedError
+
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        passed = [("name", theirs.fileno())]
+        some = Start("/", ["/"], {}, files=passed, triggers=[theirs.fileno()], with_pid=["PID"], standard=())
+        os.close(order.send(ours, [some], at_once=False))
+        ordered = order.receive(theirs)
+        assert ordered
+        try:
+            _first_client(ours, ordered.memory, ordered.starts, _above(ordered.starts))
+            with suppress(_RehearsedError):
+                _execute(ordered.starts[0], rehearsed)
+        finally:
+            for number in (ordered.memory, *ordered.starts[0].descriptors()):
+                os.close(number)
+
+
+class _RehearsedError(Exception):
+    """It has gone well so far."""
+
+
+def _above(starts: Sequence[Start]) -> int:
+    """A number above those that the descriptors of any of the starts will have."""
+    return 3 + max(len(start.files) for start in starts)
+
+
 def _moved(channel: socket.socket, above: int) -> socket.socket:
     """Move the channel to a number above those that the descriptors will have."""
     with channel:
@@ -62,7 +102,11 @@ def _moved(channel: socket.socket, above: int) -> socket.socket:
 
 
 def _first_client(channel: socket.socket, choice: int, starts: Sequence[Start], above: int) -> Callable[[], Start]:
-    """Make a function that waits for a client, notes which start it is for, and returns that start."""
+    """Make a function that waits for a client, notes which start it is for, and returns that start.
+
+    Args:
+        choice: the descriptor of the order's memory.
+    """
     # Not poll(): epoll watches open files, and their numbers change before the exec.
     with select.epoll() as made:
         clients = select.epoll.fromfd(fcntl.fcntl(made, fcntl.F_DUPFD_CLOEXEC, above))

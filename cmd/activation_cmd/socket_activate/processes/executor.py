@@ -3,7 +3,8 @@
 systemd has systemd-executor for the same reason: an exec tears down the memory of the process that it replaces, and for
 a process with an event loop this takes longer than everything else between a client and the first byte of a small
 server. So the executor is forked before anything large is imported, and each service is forked from it, not as its own
-child but as its parent's: socket-activate hears of their end.
+child but as its parent's: socket-activate hears of their end. One child is forked ahead, so that the next start need
+not wait for the fork, either.
 
 If socket-activate is killed, the kernel closes its socket, and the executor sees that. It ends the services and removes
 what was made in the file system.
@@ -11,46 +12,52 @@ what was made in the file system.
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # signal without its enums, which each child would touch first
-import array
 import errno
-import gc
-import marshal
 import os
-import signal
+import select
 import socket
-from typing import TYPE_CHECKING, Any, NoReturn
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
 
-from activation_cmd.common import leftovers
-
-from . import table
-from .execute import become
-from .sibling import fork_sibling
-from .start import CHOICE, Start
+from . import order
+from .forker import SEPARATOR, Forker
+from .start import IDENTITY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Self
 
-IDENTITY = "INVOCATION_ID"
-"""The variable that has another value for each start. Every process that a service starts inherits it."""
+    from .start import Start
 
-_SEPARATOR = "\0"
-_LONGEST_MESSAGE = 1 << 18
-_MOST_DESCRIPTORS = 253  # in one message, the kernel's SCM_MAX_FD
-_HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_LONGEST_ANSWER = 32
+
+
+class Forked(NamedTuple):
+    """A child that the executor has forked, and what it was sent.
+
+    Attributes:
+        pid: its number.
+        channel: closed by the child's exec, or by its end.
+        memory: the descriptor of the order's memory, which begins with the CHOICE. Both are the caller's to close.
+    """
+
+    pid: int
+    channel: socket.socket
+    memory: int
 
 
 class Executor:
     """socket-activate's side of the executor. Leaving the block ends the process."""
 
     def __init__(self) -> None:
+        self._ahead: socket.socket | None = None
+        """The channel to the child that was asked for ahead; the answer has not been read yet."""
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self.pid = os.fork()
             if not self.pid:
                 self._socket.close()
-                _Process(theirs).run()
+                Forker(theirs).run()
 
     def __enter__(self) -> Self:
         return self
@@ -60,6 +67,7 @@ class Executor:
 
     def close(self) -> None:
         """End the process."""
+        self.end_ahead()
         self._socket.close()
         try:
             os.waitpid(self.pid, 0)
@@ -74,146 +82,94 @@ class Executor:
         """Report that a session has no process left. Its number may soon belong to another one."""
         self._tell("release", str(session))
 
-    def fork(self, channel: socket.socket, starts: Sequence[Start], *, at_once: bool) -> tuple[int, int]:
+    def fork(self, starts: Sequence[Start], *, at_once: bool) -> Forked:
         """Fork what becomes one of the starts: see :func:`execute.become`.
 
         If socket-activate is killed, the executor ends the child's session and every process that has an INVOCATION_ID
         of these starts in its environment.
 
-        Returns:
-            The child's number, and the descriptor of the order, which the caller closes; it begins with the CHOICE.
-
         Raises:
-            OSError: there are too many processes, or descriptors, or the executor was killed.
+            OSError: there are too many processes, or descriptors.
+            BrokenPipeError, ConnectionResetError: the executor was killed.
         """
-        descriptors = sorted(set[int]().union(*(start.descriptors() for start in starts)))
-        numbers = {descriptor: index for index, descriptor in enumerate(descriptors)}
-        order = os.memfd_create("order")
+        identities = [f"{IDENTITY}={start.environment[IDENTITY]}" for start in starts]
+        while True:
+            is_ahead = self._ahead is not None
+            pid, channel = self._next_child()
+            try:
+                # Before the order: from then on, the child may start what has to be ended.
+                self._send("identities", str(pid), *identities)
+                memory = self._order(channel, starts, at_once=at_once)
+            except BaseException:
+                channel.close()
+                raise
+            if memory is not None:
+                with suppress(OSError):  # the next start meets it again
+                    self._ahead = self._ask()
+                return Forked(pid, channel, memory)
+            channel.close()
+            if not is_ahead:
+                raise ProcessLookupError(errno.ESRCH, "a child was killed as soon as it was forked")
+
+    def end_ahead(self) -> None:
+        """End the child that was forked ahead. The next start waits for a fork."""
+        if self._ahead:
+            self._ahead.close()
+            self._ahead = None
+            with suppress(OSError):
+                self._answer()
+
+    def _next_child(self) -> tuple[int, socket.socket]:
+        """The number of a child that waits for its order, and the channel to it: of the one ahead, or of a new one.
+
+        A child that was killed meanwhile is passed over: its number may be another process's by now.
+        """
+        if channel := self._ahead:
+            self._ahead = None
+            try:
+                pid = self._answer()
+                poll = select.poll()
+                poll.register(channel, select.POLLIN)
+                if not poll.poll(0):
+                    return pid, channel
+            except OSError:
+                pass  # it could not be forked, which says little about now
+            channel.close()
+        channel = self._ask()
         try:
-            plain = [tuple(start.renumbered(numbers)) for start in starts]
-            os.write(order, CHOICE.pack(0) + marshal.dumps([at_once, _plain(plain)]))
-            identities = [f"{IDENTITY}={start.environment[IDENTITY]}" for start in starts]
-            message = os.fsencode(_SEPARATOR.join(["fork", str(2 + len(descriptors)), *identities]))
-            sent = [order, channel.fileno(), *descriptors]
-            for begin in range(0, len(sent), _MOST_DESCRIPTORS):
-                chunk = sent[begin : begin + _MOST_DESCRIPTORS]
-                socket.send_fds(self._socket, [message], chunk)
-            answer = int(
-                self._socket.recv(_LONGEST_MESSAGE) or -errno.EPIPE
-            )  # an empty answer: the executor was killed
-            if answer < 0:
-                raise OSError(-answer, os.strerror(-answer))
+            return self._answer(), channel
         except BaseException:
-            os.close(order)
+            channel.close()
             raise
-        return answer, order
+
+    def _order(self, channel: socket.socket, starts: Sequence[Start], *, at_once: bool) -> int | None:
+        """Send the order; return the descriptor of its memory, or None if somebody has killed the child."""
+        try:
+            return order.send(channel, starts, at_once=at_once)
+        except (BrokenPipeError, ConnectionResetError):
+            return None
+
+    def _ask(self) -> socket.socket:
+        """Ask for another child; return the channel to it."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                socket.send_fds(self._socket, [b"fork"], [theirs.fileno()])
+            except BaseException:
+                ours.close()
+                raise
+        return ours
+
+    def _answer(self) -> int:
+        """The number of the child that was asked for."""
+        answer = int(self._socket.recv(_LONGEST_ANSWER) or -errno.EPIPE)  # an empty answer: the executor was killed
+        if answer < 0:
+            raise OSError(-answer, os.strerror(-answer))
+        return answer
 
     def _tell(self, *words: str) -> None:
-        try:
-            self._socket.send(os.fsencode(_SEPARATOR.join(words)))
-        except OSError:
-            pass  # the executor was killed; fork() will report it
+        with suppress(OSError):  # the executor was killed; fork() will report it
+            self._send(*words)
 
-
-def _plain(value: Any) -> Any:
-    """The same in types that marshal knows."""
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return dict(value) if isinstance(value, dict) else value
-
-
-def _reset_signals() -> None:
-    """Set every signal to its default action, whatever nohup or a shell has set, and unblock it.
-
-    Signals that would end this process stay blocked. So a child that gets one before it unblocks them does not lose it.
-    """
-    for number in signal.valid_signals():
-        # Python ignores these two itself, and restores them at the exec.
-        if number not in (signal.SIGPIPE, signal.SIGXFSZ) and signal.getsignal(number) not in (signal.SIG_DFL, None):
-            signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, _HELD_BACK)
-
-
-class _Process:
-    """The executor's own side."""
-
-    def __init__(self, orders: socket.socket) -> None:
-        self._orders = orders
-        self._sessions: dict[int, frozenset[bytes]] = {}
-        self._nodes: dict[tuple[str, str], str] = {}
-        self._received: list[int] = []
-
-    def run(self) -> NoReturn:
-        try:
-            # Leave the terminal and its signals.
-            os.setsid()
-            _reset_signals()
-            gc.disable()  # a collection would touch, and so copy, all that the children share
-            try:
-                while self._obey():
-                    pass
-            except OSError:
-                pass  # socket-activate was killed while it was answered
-            self._clean_up()
-        finally:
-            os._exit(0)
-
-    def _obey(self) -> bool:
-        """Handle one message; return whether there was one."""
-        message, ancillary, _, _ = self._orders.recvmsg(
-            _LONGEST_MESSAGE, socket.CMSG_SPACE(4 * _MOST_DESCRIPTORS), socket.MSG_CMSG_CLOEXEC
-        )
-        what, *words = os.fsdecode(message).split(_SEPARATOR)
-        if what == "fork":
-            for _, _, data in ancillary:
-                self._received += array.array("i", data)
-            if len(self._received) == int(words[0]):
-                self._fork(frozenset(map(os.fsencode, words[1:])))
-        elif what == "node":
-            kind, path, identity = words
-            self._nodes[kind, path] = identity
-        elif what == "release":
-            self._sessions.pop(int(words[0]), None)
-        return bool(message)
-
-    def _fork(self, identities: frozenset[bytes]) -> None:
-        try:
-            if not (pid := fork_sibling()):
-                self._become(*self._received)
-            self._sessions[pid] = identities
-        except OSError as error:
-            pid = -(error.errno or errno.EAGAIN)
-        finally:
-            while self._received:
-                os.close(self._received.pop())
-        self._orders.send(str(pid).encode())
-
-    def _become(self, order: int, channel: int, *descriptors: int) -> NoReturn:
-        try:
-            os.setsid()
-            self._orders.close()
-            _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-            at_once, starts = marshal.loads(os.pread(order, os.fstat(order).st_size, CHOICE.size))  # noqa: S302
-            numbers = dict(enumerate(descriptors))
-            renumbered = [Start.of(start).renumbered(numbers) for start in starts]
-            become(socket.socket(fileno=channel), order, renumbered, at_once=at_once)
-        finally:
-            os._exit(1)
-
-    def _clean_up(self) -> None:
-        told: set[int] = set()
-        while left := self._members() - told:  # a process that was just forked is found in the next round
-            for pid in left:
-                table.send(pid, signal.SIGTERM)
-            told |= left
-        for (kind, path), identity in reversed(self._nodes.items()):
-            leftovers.remove_stale(kind, path, identity)
-
-    def _members(self) -> set[int]:
-        identities = frozenset[bytes]().union(*self._sessions.values())
-        return {
-            found.pid
-            for found in (table.running() if self._sessions else ())
-            # The first of a session has its number before it begins the session.
-            if {found.pid, found.session} & self._sessions.keys() or identities & table.environment(found.pid)
-        }
+    def _send(self, *words: str) -> None:
+        self._socket.send(os.fsencode(SEPARATOR.join(words)))

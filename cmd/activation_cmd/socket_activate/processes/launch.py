@@ -100,18 +100,12 @@ def fork(starts: Sequence[Start], executor: Executor, *, at_once: bool) -> Child
     Raises:
         OSError: there are too many processes, or descriptors.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        try:
-            pid, order = executor.fork(theirs, starts, at_once=at_once)
-        except BaseException:
-            ours.close()
-            raise
-    ours.setblocking(False)
+    forked = executor.fork(starts, at_once=at_once)
+    forked.channel.setblocking(False)
     return Child(
-        pid=pid,
-        channel=trio.socket.from_stdlib_socket(ours),
-        order=order,
+        pid=forked.pid,
+        channel=trio.socket.from_stdlib_socket(forked.channel),
+        order=forked.memory,
         starts=starts,
         start=starts[0] if at_once else None,
     )

@@ -103,6 +103,8 @@ class Reaper:
             child.status = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
             child.core = ended.si_code == os.CLD_DUMPED
             child.exited.set()
+        else:
+            self.executor.release(ended.si_pid)  # it may have been the child ahead
         return True
 
     def spare(self, pids: Iterable[int]) -> None:
@@ -110,7 +112,8 @@ class Reaper:
         self._inherited.update(pids)
 
     async def end_orphans(self) -> None:
-        """End the orphans that could not be assigned to a service."""
+        """End the orphans that could not be assigned to a service, and the child that was forked ahead."""
+        self.executor.end_ahead()
         for number in (signal.SIGTERM, signal.SIGKILL):
             with trio.move_on_after(_PATIENCE):
                 while left := [found.pid for found in table.descendants(os.getpid(), self._inherited)]:

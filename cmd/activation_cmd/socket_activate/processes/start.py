@@ -14,6 +14,9 @@ CHOICE = struct.Struct("i")
 """The first bytes of an order: 0 until the child has chosen a start, then the number of that start, from 1."""
 
 
+IDENTITY = "INVOCATION_ID"
+"""The variable that has another value for each start. Every process that a service starts inherits it."""
+
 CHOSEN = b"\0"
 """What a child sends when its client has come and ExecStartPre= has commands to run before the exec."""
 

@@ -11,7 +11,7 @@ import attrs
 
 import activation
 from activation_cmd.common.stdio import say
-from activation_cmd.socket_activate.processes.executor import IDENTITY
+from activation_cmd.socket_activate.processes.start import IDENTITY
 from activation_cmd.socket_activate.units.directories import runtime_paths
 
 from .life import Life

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 import attrs
 
-from activation_cmd.socket_activate.processes.executor import IDENTITY
-from activation_cmd.socket_activate.processes.start import Start
+from activation_cmd.socket_activate.processes.start import IDENTITY, Start
 from activation_cmd.socket_activate.units.accounts import account, home, variables
 from activation_cmd.socket_activate.units.directories import directories
 from activation_cmd.socket_activate.units.directories import variables as directory_variables

@@ -100,15 +100,16 @@ class Stoppable:
 
     async def _end_the_rest(self) -> None:
         """End what the main process has left behind, as KillMode= says."""
+        left = self._group.members()
         if self.unit.kill_mode == "process":
-            self.reaper.spare(self._group.members())
+            self.reaper.spare(left)
             return
-        if self._group.members() and self.state != "killing":
+        if left and self.state != "killing":
             if self.unit.kill_mode == "mixed":
                 self.kill()
             else:
                 self._end(self.unit.kill_signal)
-        while self._group.members():
+        while left:
             if self.state == "killing":
                 self._signal(signal.SIGKILL)
             gone = trio.Event()
@@ -120,6 +121,7 @@ class Stoppable:
 
                 nursery.start_soon(wait)
                 await self._timers.until(gone, self._time_is_over)
+            left = self._group.members()
 
     @abstractmethod
     def _time_is_over(self) -> None:
