@@ -9,7 +9,7 @@ INSTALL = $(PYTHON) -m pip --python $(VENV)/bin/python --disable-pip-version-che
 # process: it starts at once, and a debugger works.
 WORKERS ?= $(if $(TESTS),0,$(shell echo $$(($$(getconf _NPROCESSORS_ONLN) * 2 + 1))))
 
-.PHONY: help demo test check docs coverage bench clean
+.PHONY: help demo test storm check docs coverage bench clean
 
 help: ## tell what there is to make (the default)
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -21,6 +21,9 @@ demo: $(VENV)/demo.stamp ## socket-activate an echo on this terminal, without sy
 
 test: $(VENV)/test.stamp ## run the tests; TESTS=tests/activation/test_files.py runs one file, WORKERS=8 more at a time
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS)
+
+storm: $(VENV)/test.stamp ## restart and kill a daemon with durable connections for many minutes, as root; STORM=--help
+	$(VENV)/bin/python -m tests.systemd.storm $(STORM)
 
 check: $(VENV)/check.stamp ## lint, check the format, the types and which module imports which
 	$(VENV)/bin/ruff check .

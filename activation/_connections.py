@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 
-from ._occasional import OccasionalWarnings
+from ._occasional import OccasionalMessages
 from ._peers import Peer
 from ._socket_stream import SocketStream
 
@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from ._activity import Activity
     from ._durable import DurableConnections
 
-log = logging.getLogger("activation")
+MOST_MESSAGES = 20
+"""How often a minute the log tells of each thing that may go wrong with a connection, and of each type of exception of
+a handler. Any client can cause them."""
+
+BROKE = "the connection of %s broke: %s"
+UNFINISHED = "%s did not finish the TLS handshake in %g s"
+FAILED = "the handler failed for %s; only that connection ends"
 
 Handler: TypeAlias = Callable[[Any], Awaitable[object]]
 
@@ -34,7 +40,7 @@ class Connections:
     """
 
     __slots__ = (
-        *("_activity", "_handshake_timeout", "_warnings"),
+        *("_activity", "_handshake_timeout", "_messages", "_warnings"),
         *("departures", "durable", "handshaking", "nursery", "open"),
     )
 
@@ -47,7 +53,8 @@ class Connections:
         self.durable: DurableConnections | None = None
         self._activity = activity
         self._handshake_timeout = handshake_timeout
-        self._warnings = OccasionalWarnings()
+        self._messages = OccasionalMessages(MOST_MESSAGES)
+        self._warnings = OccasionalMessages()
 
     def begin(self, stream: trio.abc.AsyncResource, handler: Handler) -> None:
         """Run the handler with the stream, and close that after it."""
@@ -72,9 +79,10 @@ class Connections:
                     await stream.aclose()  # says goodbye, as TLS wants it
         except* trio.BrokenResourceError as errors:
             broken = one_of(errors)
-            log.info("the connection of %s broke: %s", who, broken.__cause__ or broken)
+            self._messages.log(logging.INFO, BROKE, who, broken.__cause__ or broken)
         except* Exception as errors:
-            log.error("the handler failed for %s; only that connection ends", who, exc_info=one_of(errors))
+            error = one_of(errors)
+            self._messages.log(logging.ERROR, FAILED, who, error=error, kind=f"{FAILED} {type(error)}")
         finally:
             if type(stream) is SocketStream:
                 stream.socket.close()  # all that its aclose() does, but for the checkpoint
@@ -92,10 +100,10 @@ class Connections:
             with trio.move_on_after(self._handshake_timeout):
                 await stream.do_handshake()
                 return True
-            log.info("%s did not finish the TLS handshake in %g s", who, self._handshake_timeout)
+            self._messages.log(logging.INFO, UNFINISHED, who, self._handshake_timeout)
         except trio.BrokenResourceError as error:
             cause = error.__cause__
-            log.info("the connection of %s broke: %s", who, cause or error)
+            self._messages.log(logging.INFO, BROKE, who, cause or error)
             if not isinstance(cause, ssl.SSLError) or isinstance(cause, ssl.SSLEOFError):
                 return False  # the client went away
             reason = str(cause)

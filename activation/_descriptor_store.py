@@ -10,7 +10,7 @@ from typing import Final, Self
 import attrs
 import trio
 
-from ._occasional import OccasionalWarnings
+from ._occasional import OccasionalMessages
 from ._receiver import Notification
 from ._same_file import OpenFiles
 
@@ -32,7 +32,7 @@ class DescriptorStore:
     _open_files: OpenFiles = attrs.field(factory=OpenFiles, init=False)
     # With no events asked for, an epoll tells of EPOLLHUP and EPOLLERR alone.
     _hung_up: select.epoll = attrs.field(factory=select.epoll, init=False)
-    _warnings: OccasionalWarnings = attrs.field(factory=OccasionalWarnings, init=False)
+    _warnings: OccasionalMessages = attrs.field(factory=OccasionalMessages, init=False)
 
     def __enter__(self) -> Self:
         return self

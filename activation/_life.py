@@ -56,7 +56,7 @@ class Life:
     """
 
     __slots__ = (
-        *("_has_begun", "_leader", "_servers", "_signals"),
+        *("_has_begun", "_is_led", "_next_leaders", "_servers", "_signals"),
         *("activity", "interrupted", "is_ready", "manager", "reloads", "stopped_at", "until"),
     )
 
@@ -72,7 +72,8 @@ class Life:
         self._servers: list[Server] = []
         self._has_begun = False
         self._signals = Signals()
-        self._leader = trio.Lock()
+        self._is_led = False
+        self._next_leaders = trio.lowlevel.ParkingLot()  # no trio.Lock: see _manager.py
 
     @property
     def is_stopping(self) -> bool:
@@ -99,9 +100,16 @@ class Life:
 
     async def lead(self) -> None:
         """Do what has to be done for the whole daemon, once nobody else does it."""
-        async with self._leader, trio.open_nursery() as nursery:
-            nursery.start_soon(self._follow_signals)
-            nursery.start_soon(self.manager.run)
+        while self._is_led:
+            await self._next_leaders.park()
+        self._is_led = True
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._follow_signals)
+                nursery.start_soon(self.manager.run)
+        finally:
+            self._is_led = False
+            self._next_leaders.unpark()
 
     def ready(self, server: Server) -> None:
         """Take note that the server accepts."""

@@ -51,15 +51,17 @@ class Manager:
     """
 
     __slots__ = (
-        *("_daemon", "_ready", "_reports", "_speaks_for_service", "_status", "_status_failed", "_time_needed"),
-        *("_wanted", "reloads_by_signal"),
+        *("_begun", "_daemon", "_is_ready", "_is_wanted", "_reports", "_speaks_for_service", "_status"),
+        *("_status_failed", "_time_needed", "reloads_by_signal"),
     )
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._reports = Reports()
-        self._wanted = trio.Event()
-        self._ready = trio.Event()
+        # No trio.Event: where imports are lazy, its module would take 4 % of a daemon's start.
+        self._is_wanted = False
+        self._is_ready = False
+        self._begun = trio.lowlevel.ParkingLot()
         self._status = ""
         self._status_failed = False
         self._time_needed = trio.lowlevel.ParkingLot()
@@ -70,22 +72,24 @@ class Manager:
 
     def listen(self) -> None:
         """From now on somebody wants to tell it something."""
-        if not self._wanted.is_set():
-            self._wanted.set()
+        if not self._is_wanted:
+            self._is_wanted = True
+            self._begun.unpark_all()
             if not self._speaks_for_service:
                 log.debug("STOPPING= and STATUS= are not sent: the process of SYSTEMD_EXEC_PID speaks for the service")
 
     def _tell(self, *assignments: str) -> None:
         if not self._speaks_for_service:
             assignments = tuple(item for item in assignments if not item.startswith(("STOPPING=", "STATUS=")))
-        if assignments and self._wanted.is_set():
+        if assignments and self._is_wanted:
             self._reports.insist(*assignments)
 
     def ready(self) -> None:
         """Tell it that the daemon accepts. One of several servers is enough."""
-        if self._ready.is_set():
+        if self._is_ready:
             return
-        self._ready.set()
+        self._is_ready = True
+        self._begun.unpark_all()
         if self._may_tell_status():
             self._status = self._status_now()
             self._tell(READY, self._status)
@@ -110,7 +114,8 @@ class Manager:
 
     async def run(self) -> None:
         """Tell it, until cancelled, what becomes due."""
-        await self._wanted.wait()
+        while not self._is_wanted:
+            await self._begun.park()
         if not environ().get("NOTIFY_SOCKET"):
             return
         async with trio.open_nursery() as nursery:
@@ -124,7 +129,7 @@ class Manager:
     # Time
 
     def _ask_for_time(self) -> None:
-        if self._wanted.is_set():
+        if self._is_wanted:
             self._reports.mention(EXTEND_TIMEOUT)
         self._time_needed.unpark_all()
 
@@ -169,7 +174,8 @@ class Manager:
     async def _keep_status(self) -> None:
         """Tell the status when it has changed, then not again for a second."""
         activity = self._daemon.activity
-        await self._ready.wait()
+        while not self._is_ready:
+            await self._begun.park()
         while True:
             if not activity.connections and not activity.work and self._status_now() == self._status:
                 await activity.arrivals.park()

@@ -1,4 +1,4 @@
-"""Warnings that somebody else causes, and could cause without end."""
+"""Log messages that somebody else causes, and could cause without end."""
 
 from __future__ import annotations
 
@@ -12,31 +12,55 @@ if TYPE_CHECKING:
 _LOG: Final = logging.getLogger("activation")
 
 INTERVAL: Final = 60.0
-"""Seconds between two warnings of one kind, at least."""
+"""Seconds in which the messages of one kind are counted."""
+
+MOST_KINDS: Final = 100
+"""How many kinds are told apart; all others count as one."""
 
 
-class OccasionalWarnings:
-    """Warns on the logger ``activation``: of each kind once a minute at most, then with how many it left out."""
+class OccasionalMessages:
+    """Logs on the logger ``activation``: of each kind so many in a minute at most, then with how many it left out.
 
-    __slots__ = ("_kinds",)
+    Args:
+        most: how many.
+    """
 
-    def __init__(self) -> None:
-        self._kinds: dict[str, tuple[float, int]] = {}
+    __slots__ = ("_kinds", "_most")
 
-    def warn(self, kind: str, *arguments: object) -> None:
-        """Warn, unless a warning of this kind was logged within the last minute.
+    def __init__(self, most: int = 1) -> None:
+        self._most = most
+        self._kinds: dict[str, tuple[float, int]] = {}  # until when is counted, and how many came
+
+    def log(
+        self, level: int, message: str, *arguments: object, error: BaseException | None = None, kind: str | None = None
+    ) -> None:
+        """Log the message, unless there were enough of its kind within the minute.
 
         Args:
-            kind: the message, with places for the arguments as in logging. There must be a limited number of kinds.
+            level: as in logging.
+            message: with places for the arguments as in logging.
             arguments: for the places.
+            error: whose traceback goes with the message.
+            kind: by default the message itself.
         """
-        now = time.monotonic()
-        due, left_out = self._kinds.get(kind, (now, 0))
-        if now < due:
-            self._kinds[kind] = due, left_out + 1
+        if not _LOG.isEnabledFor(level):
             return
-        self._kinds[kind] = now + INTERVAL, 0
-        if left_out:
-            _LOG.warning(kind + "; %d more like this before", *arguments, left_out)
+        kind = message if kind is None else kind
+        if kind not in self._kinds and len(self._kinds) >= MOST_KINDS:
+            kind = ""
+        now = time.monotonic()
+        end, count = self._kinds.get(kind, (now, 0))
+        if now < end:
+            self._kinds[kind] = end, count + 1
+            if count >= self._most:
+                return
         else:
-            _LOG.warning(kind, *arguments)
+            self._kinds[kind] = now + INTERVAL, 1
+            if count > self._most:
+                message += "; %d more like this before"
+                arguments = (*arguments, count - self._most)
+        _LOG.log(level, message, *arguments, exc_info=error)
+
+    def warn(self, message: str, *arguments: object) -> None:
+        """Log a warning, unless there were enough of its kind within the minute."""
+        self.log(logging.WARNING, message, *arguments)

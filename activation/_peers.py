@@ -7,7 +7,8 @@ import struct
 
 import trio
 
-_CREDENTIALS = struct.Struct("3i")  # ucred of unix(7): process, user, group
+_CREDENTIALS = "3i"  # ucred of unix(7): process, user, group
+_CREDENTIALS_SIZE = 12
 
 _SO_PEERNAME = 28
 """Linux: unlike getpeername(2) it still answers after a reset. socket(7) leaves it out."""
@@ -30,7 +31,7 @@ class Peer:
             case None:
                 return "a client"
             case bytes() as credentials:
-                return "process {} of user {}".format(*_CREDENTIALS.unpack(credentials))
+                return "process {} of user {}".format(*struct.unpack(_CREDENTIALS, credentials))
             case (str() as host, port, *_):
                 return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             case other:
@@ -40,7 +41,7 @@ class Peer:
 def _name(sock: trio.socket.SocketType) -> object:
     try:
         if sock.family == socket.AF_UNIX:
-            return sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            return sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS_SIZE)
         try:
             return sock.getpeername()
         except OSError:

@@ -8,7 +8,7 @@ import socket
 import struct
 
 from ._notify import MOST_DESCRIPTORS
-from ._occasional import OccasionalWarnings
+from ._occasional import OccasionalMessages
 from ._types import Self
 
 TYPE_CHECKING = False
@@ -92,7 +92,7 @@ class NotifyReceiver:
         if path is not None and fileno is not None:
             raise ValueError("there are a path and a descriptor to receive at; expected one of them")
         self._path = path
-        self._warnings = OccasionalWarnings()
+        self._warnings = OccasionalMessages()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) if fileno is None else _bound(fileno)
         try:
             self._socket.setblocking(False)

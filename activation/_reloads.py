@@ -56,7 +56,7 @@ class Reloads:
         self.running = len(self._reloaders)
         self._daemon.manager.reloading(takes_time=self.running > 0)
         for reloader in self._reloaders:
-            reloader.wanted.set()
+            reloader.request()
         if not self._reloaders:
             log.info("SIGHUP: there is nothing to reload; serve() has no reload=")
             self._over()
@@ -68,7 +68,7 @@ class Reloads:
 
     def remove(self, reloader: Reloader) -> None:
         self._reloaders.remove(reloader)
-        if reloader.wanted.is_set():
+        if reloader.is_wanted:
             self.returned()
 
     def returned(self) -> None:
@@ -83,23 +83,33 @@ class Reloads:
 
 
 class Reloader:
-    """What one serve() does at a reload."""
+    """What one serve() does at a reload.
 
-    __slots__ = ("_function", "_reloads", "wanted")
+    Attributes:
+        is_wanted: whether it was requested and has not returned.
+    """
+
+    __slots__ = ("_function", "_reloads", "_requests", "is_wanted")
 
     def __init__(self, reloads: Reloads, function: Callable[[], object]) -> None:
-        self.wanted = trio.Event()
+        self.is_wanted = False
+        self._requests = trio.lowlevel.ParkingLot()
         self._reloads = reloads
         self._function = function
 
+    def request(self) -> None:
+        self.is_wanted = True
+        self._requests.unpark_all()
+
     async def run(self) -> None:
         while True:
-            await self.wanted.wait()
+            while not self.is_wanted:
+                await self._requests.park()
             try:
                 result = self._function()
                 if inspect.isawaitable(result):
                     await result
             except Exception:
                 log.exception("the reload failed; going on as before")
-            self.wanted = trio.Event()
+            self.is_wanted = False
             self._reloads.returned()

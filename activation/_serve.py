@@ -109,8 +109,9 @@ async def serve(
     other daemon dies of SIGHUP, as usual. Signals come to it in the main thread only. A ``trio.open_signal_receiver()``
     of the program hears them, too. A forked child hears none and has the signal handlers of before.
 
-    A handler's exception is logged, with the peer, and costs its own connection only. The stream is closed after the
-    handler, in any case. Out of descriptors or memory, accepting waits and goes on.
+    A handler's exception is logged, with the peer, and costs its own connection only. So that clients cannot fill the
+    log, each type of exception is logged 20 times a minute at most. The stream is closed after the handler, in any
+    case. Out of descriptors or memory, accepting waits and goes on.
 
     The logger is ``activation``, and it logs in the event loop. A log handler that waits, as ``logging.StreamHandler``
     does while standard error is a pipe that nobody reads, holds up every client: put a

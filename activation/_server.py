@@ -17,8 +17,8 @@ import trio
 
 from ._connections import close, one_of
 from ._files import File
-from ._occasional import OccasionalWarnings
-from ._stopping import late_work
+from ._occasional import OccasionalMessages
+from ._stopping import LateWork, late_work
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from ._handlers import Served
     from ._life import Life
 
+    Started = trio.TaskStatus[list[trio.abc.Listener[Any]]]
+
 log = logging.getLogger("activation")
 
 PAUSE, LONGEST_PAUSE = 0.01, 1.0
@@ -35,15 +37,14 @@ PAUSE, LONGEST_PAUSE = 0.01, 1.0
 GOOD_TIME = 10.0
 """Seconds after which its earlier failures are forgotten."""
 
-Started = trio.TaskStatus[list[trio.abc.Listener[Any]]]
-
 
 class Server:
     """What one serve() does."""
 
     __slots__ = (
-        *("_accepts", "_failure", "_has_started", "_once_over", "_warnings", "_work", "accepting", "connections"),
-        *("drain_timeout", "idle_timeout", "life", "lives_alone", "notify", "reload", "served", "status"),
+        *("_accepts", "_failure", "_has_started", "_is_once_over", "_late_work", "_once_over", "_warnings", "_work"),
+        *("accepting", "connections", "drain_timeout", "idle_timeout", "life", "lives_alone", "notify"),
+        *("reload", "served", "status"),
     )
 
     def __init__(
@@ -73,9 +74,11 @@ class Server:
         self._work = trio.CancelScope()
         self._accepts = trio.CancelScope()
         self._has_started = False
-        self._once_over = trio.Event()
+        self._is_once_over = False
+        self._once_over = trio.lowlevel.ParkingLot()
         self._failure: BaseException | None = None
-        self._warnings = OccasionalWarnings()
+        self._late_work: list[LateWork] = []
+        self._warnings = OccasionalMessages()
 
     async def run(self, task_status: Started) -> None:
         """Serve until it is time to leave, as one of those who share the daemon's life."""
@@ -112,7 +115,7 @@ class Server:
                     beside.start_soon(self._run_all_once)
                     await self._serve_clients(task_status)
             else:
-                self._once_over.set()
+                self._is_once_over = True
                 await self._serve_clients(task_status)
 
     async def _serve_clients(self, task_status: Started) -> None:
@@ -135,7 +138,8 @@ class Server:
                         loops.start_soon(self._wait_until_idle, loops.cancel_scope)
                     if self.accepting.listeners or self.lives_alone:
                         await trio.sleep_forever()
-                    await self._once_over.wait()
+                    while not self._is_once_over:
+                        await self._once_over.park()
                     loops.cancel_scope.cancel()
             if self.life.is_stopping or self._has_nothing_to_wait_for():
                 break
@@ -152,7 +156,7 @@ class Server:
         scope.cancel()
 
     def _has_nothing_to_wait_for(self) -> bool:
-        return not self.accepting.listeners and not self.lives_alone and self._once_over.is_set()
+        return not self.accepting.listeners and not self.lives_alone and self._is_once_over
 
     # Handlers that run once
 
@@ -160,10 +164,17 @@ class Server:
         async with trio.open_nursery() as nursery:
             for name, thing, handler in self.served.once:
                 nursery.start_soon(self._run_once, name, thing, handler)
-        self._once_over.set()
+        self._is_once_over = True
+        self._once_over.unpark_all()
 
     async def _run_once(self, name: str, thing: trio.socket.SocketType | File, handler: Handler) -> None:
-        late_work.set(self._work)
+        work = LateWork(self._work)
+        late_work.set(work)
+        self._late_work.append(work)
+        with work.scope:
+            await self._run_again_and_again(name, thing, handler)
+
+    async def _run_again_and_again(self, name: str, thing: trio.socket.SocketType | File, handler: Handler) -> None:
         pause = 0.0
         while True:
             began = trio.current_time()
@@ -200,8 +211,10 @@ class Server:
 
     def cut(self) -> None:
         """Let nothing finish."""
-        self._work.deadline = trio.current_time()  # work that is shielded from the end ends then, too
+        self._work.deadline = trio.current_time()  # what is late from now on has no time, either
         self._work.cancel()
+        for work in self._late_work:
+            work.scope.shield = False
 
 
 def _imports_are_lazy() -> bool:

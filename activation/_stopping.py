@@ -76,7 +76,7 @@ class _UntilStopping(AbstractContextManager[trio.CancelScope, bool]):
         return self._scope.__exit__(kind, error, traceback)
 
 
-def busy() -> AbstractContextManager[None, bool | None]:
+def busy() -> AbstractContextManager[None, None]:
     """Count the block as one connection more: work that is none, such as a job of a queue or another server's client.
 
     As long as it lasts, the idle clock does not run, and a daemon that was told to stop waits for it, up to the
@@ -89,28 +89,57 @@ def busy() -> AbstractContextManager[None, bool | None]:
     return _Busy(current_life().activity)
 
 
-late_work: ContextVar[trio.CancelScope | None] = ContextVar("activation_late_work", default=None)
-"""In the handler of a datagram socket: the scope that ends it when the daemon leaves. A datagram that it has just
-received can be answered by nobody else, so what is busy() then is finished."""
+class LateWork:
+    """What keeps the handler of a datagram socket running when the daemon leaves, while it is :func:`busy`.
+
+    A datagram that the handler has just received can be answered by nobody else. So what it begins then is finished.
+
+    Attributes:
+        scope: to be around the handler, in the scope that ends it.
+    """
+
+    __slots__ = ("_end", "_pieces", "scope")
+
+    def __init__(self, end: trio.CancelScope) -> None:
+        self.scope = trio.CancelScope()
+        self._end = end
+        self._pieces = 0
+
+    def begin(self) -> bool:
+        """Keep the handler running, and return True, if it is late. Then :meth:`finish` has to follow, in any task."""
+        if not self._end.cancel_called:
+            return False
+        self._pieces += 1
+        self.scope.deadline = self._end.deadline if self._end.deadline < math.inf else trio.current_time()
+        self.scope.shield = True
+        return True
+
+    def finish(self) -> None:
+        self._pieces -= 1
+        if not self._pieces:
+            self.scope.shield = False
 
 
-class _Busy(AbstractContextManager[None, bool | None]):
-    __slots__ = ("_activity", "_shield")
+late_work: ContextVar[LateWork | None] = ContextVar("activation_late_work", default=None)
+"""In the handler of a datagram socket."""
+
+
+class _Busy(AbstractContextManager[None, None]):
+    __slots__ = ("_activity", "_late")
 
     def __init__(self, activity: Activity) -> None:
         self._activity = activity
-        self._shield: trio.CancelScope | None = None
+        self._late: LateWork | None = None
 
     def __enter__(self) -> None:
-        work = late_work.get()
-        if work is not None and work.cancel_called:
-            deadline = work.deadline if work.deadline < math.inf else trio.current_time()
-            self._shield = trio.CancelScope(deadline=deadline, shield=True)
-            self._shield.__enter__()
+        handler = late_work.get()
+        if handler is not None and handler.begin():
+            self._late = handler
         self._activity.begin_work()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool | None:
+    ) -> None:
         self._activity.end_work()
-        return self._shield.__exit__(kind, error, traceback) if self._shield else None
+        if self._late:
+            self._late.finish()

@@ -55,7 +55,7 @@ def run_activated(
             env={**variables, **env},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=LIMIT,
             check=False,
         )
     finally:

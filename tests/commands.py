@@ -30,8 +30,8 @@ os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(numbers)))
 os.execv(sys.argv[2], sys.argv[2:])
 """
 
-LIMIT = 30.0
-"""Seconds after which a test gives up waiting."""
+LIMIT = 80.0
+"""Seconds after which a test gives up waiting: before a manager kills what does not stop, after 90."""
 
 _reservations: list[int] = []
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 import activation
+from tests.commands import LIMIT
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from activation import DurableStream
 
 LIBRARY = str(Path(activation.__file__).parent)
-PATIENCE = 20.0
 LINES = 4
 
 
@@ -137,7 +137,7 @@ class Run:
                 notification.close()
 
     def until_client_hears(self) -> bytes:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + LIMIT
         while True:
             poll = select.poll()
             for fd in (self.client.fileno(), self.daemon.pidfd, self.receiver.fileno()):

@@ -6,14 +6,14 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import trio
+import trio.testing
 
 import activation
+from tests.commands import LIMIT
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import AsyncIterator, Callable
-
-LIMIT = 20.0
 
 
 class Manager:
@@ -63,7 +63,11 @@ class Daemon:
 
 @asynccontextmanager
 async def serving(handler: Callable[[Any], Any] = echo, **options: Any) -> AsyncIterator[Daemon]:
-    """Serve on one TCP listener; cancelled at the end of the block unless it has ended."""
+    """Serve on one TCP listener; cancelled at the end of the block unless it has ended.
+
+    Unless the test says how long it waits for others, that is so long that the test would give up before.
+    """
+    options = {"drain_timeout": 10 * LIMIT, "handshake_timeout": 10 * LIMIT, **options}
     daemon = Daemon()
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     daemon.port = listeners[0].socket.getsockname()[1]
@@ -77,6 +81,16 @@ async def serving(handler: Callable[[Any], Any] = echo, **options: Any) -> Async
         assert await nursery.start(run) == listeners
         yield daemon
         nursery.cancel_scope.cancel()
+
+
+async def passes(clock: trio.testing.MockClock, seconds: float) -> None:
+    """Let so much time pass, between two moments at which everybody has done what there is to do.
+
+    What happens in time by this clock does so on the slowest machine.
+    """
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    clock.jump(seconds)
+    await trio.testing.wait_all_tasks_blocked(0.01)
 
 
 async def echoes(stream: trio.abc.Stream, data: bytes = b"word") -> bool:

@@ -10,8 +10,9 @@ import trio
 
 import activation
 from tests.children import no_leak, tcp_listener
+from tests.commands import LIMIT
 
-from .serving import LIMIT, echo, echoes, serving
+from .serving import echo, echoes, serving
 
 pytestmark = pytest.mark.usefixtures("no_manager")
 

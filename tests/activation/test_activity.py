@@ -9,8 +9,9 @@ import pytest
 import trio
 
 import activation
+from tests.commands import LIMIT
 
-from .serving import LIMIT, echo, echoes, serving
+from .serving import echo, echoes, passes, serving
 
 if TYPE_CHECKING:
     from .serving import Manager
@@ -25,38 +26,43 @@ async def test_it_returns_after_idle_timeout_without_a_connection() -> None:
         assert trio.current_time() - began >= 0.2
 
 
-async def test_a_connection_however_silent_is_no_idleness() -> None:
+async def test_a_connection_however_silent_is_no_idleness(mock_clock: trio.testing.MockClock) -> None:
     async with serving(idle_timeout=0.1) as daemon:
         async with await daemon.connect() as stream:
-            with trio.move_on_after(0.5):
-                await daemon.ended.wait()
+            await passes(mock_clock, 0.5)
             assert not daemon.ended.is_set()
             assert await echoes(stream)
-        left = trio.current_time()
+        await passes(mock_clock, 0.09)
+        assert not daemon.ended.is_set()
+        await passes(mock_clock, 0.02)
         await daemon.end()
-        assert trio.current_time() - left >= 0.1
 
 
-async def test_several_leave_together_when_all_are_idle_and_say_stopping_once(manager: Manager) -> None:
+async def test_several_leave_together_when_all_are_idle_and_say_stopping_once(
+    manager: Manager, mock_clock: trio.testing.MockClock
+) -> None:
     for first, second in ((0.1, 0), (0.05, 0.1), (0.1, 0.1)):
-        began = trio.current_time()
         async with serving(idle_timeout=first) as one, serving(idle_timeout=second) as two:
+            await passes(mock_clock, 0.09)
+            assert not one.ended.is_set()
+            assert not two.ended.is_set()
+            await passes(mock_clock, 0.02)
             await one.end()
             await two.end()
-            assert trio.current_time() - began >= 0.1
         assert manager.heard().count("STOPPING=1") == 1
 
 
-async def test_none_leaves_while_another_has_a_connection(manager: Manager) -> None:
+async def test_none_leaves_while_another_has_a_connection(manager: Manager, mock_clock: trio.testing.MockClock) -> None:
     async with serving(idle_timeout=0.05) as one, serving(idle_timeout=0) as two, serving() as stays:
         for daemon in (one, two, stays):
             async with await daemon.connect() as stream:
                 assert await echoes(stream)
-                await trio.sleep(0.2)
+                await passes(mock_clock, 0.2)
                 for other in (one, two):
                     assert not other.ended.is_set()
                     async with await other.connect() as another:
                         assert await echoes(another)
+        await passes(mock_clock, 0.06)
         await one.end()
         await two.end()
         async with await stays.connect() as stream:

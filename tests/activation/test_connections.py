@@ -16,9 +16,11 @@ import pytest
 import trio
 
 import activation
+from activation._connections import MOST_MESSAGES
 from tests.children import no_leak
+from tests.commands import LIMIT
 
-from .serving import LIMIT, SpecialError, echo, echoes, port_of, serving
+from .serving import SpecialError, echo, echoes, passes, port_of, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +40,9 @@ async def test_connections_are_handled_at_once_and_closed_after_their_handler() 
 
 
 async def test_a_failed_or_unfinished_tls_handshake_costs_only_that_client(
-    caplog: pytest.LogCaptureFixture, certificate: tuple[ssl.SSLContext, ssl.SSLContext]
+    caplog: pytest.LogCaptureFixture,
+    certificate: tuple[ssl.SSLContext, ssl.SSLContext],
+    mock_clock: trio.testing.MockClock,  # which no machine is too slow for
 ) -> None:
     caplog.set_level(logging.INFO)
     context, trusting = certificate
@@ -48,12 +52,11 @@ async def test_a_failed_or_unfinished_tls_handshake_costs_only_that_client(
         await nursery.start(partial(activation.serve, echo, listeners, handshake_timeout=0.2))
         async with await trio.open_tcp_stream("127.0.0.1", port) as garbage:
             await garbage.send_all(b"GET / HTTP/1.0\r\n\r\n")
-            with trio.fail_after(LIMIT):
-                while await garbage.receive_some():
-                    pass
+            while await garbage.receive_some():
+                pass
         async with await trio.open_tcp_stream("127.0.0.1", port) as silent:
-            with trio.fail_after(LIMIT):
-                assert await silent.receive_some() == b""
+            await passes(mock_clock, 0.2)
+            assert await silent.receive_some() == b""
         secret = await trio.open_ssl_over_tcp_stream("localhost", port, ssl_context=trusting)
         assert await echoes(secret)
         await trio.aclose_forcefully(secret)
@@ -93,7 +96,7 @@ async def test_failed_handshakes_are_counted_and_who_only_went_away_is_not(
 
 
 async def test_handshakes_have_no_more_than_half_of_the_places(
-    certificate: tuple[ssl.SSLContext, ssl.SSLContext],
+    certificate: tuple[ssl.SSLContext, ssl.SSLContext], mock_clock: trio.testing.MockClock
 ) -> None:
     context, trusting = certificate
     listeners: list[trio.abc.Listener[Any]] = [
@@ -108,15 +111,15 @@ async def test_handshakes_have_no_more_than_half_of_the_places(
         for _ in range(6):
             await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", tls_port))
         # Others still have the other half.
-        with trio.fail_after(0.9):
-            for _ in range(2):
-                stream = await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", plain_port))
-                assert await echoes(stream)
+        for _ in range(2):
+            stream = await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", plain_port))
+            assert await echoes(stream)
         # Those who have finished leave their half to the next ones.
-        with trio.fail_after(LIMIT):
-            secret = await trio.open_ssl_over_tcp_stream("localhost", tls_port, ssl_context=trusting)
-            stack.push_async_callback(trio.aclose_forcefully, secret)
-            assert await echoes(secret)
+        secret = await trio.open_ssl_over_tcp_stream("localhost", tls_port, ssl_context=trusting)
+        stack.push_async_callback(trio.aclose_forcefully, secret)
+        for _ in range(3):  # two of the six at a time
+            await passes(mock_clock, 1)
+        assert await echoes(secret)
 
 
 async def test_a_finished_handshake_does_not_count_against_the_half(
@@ -203,6 +206,60 @@ async def test_a_client_that_resets_is_known_by_its_address_all_the_same(caplog:
         (record,) = caplog.records
         assert record.levelno == logging.INFO
         assert not record.exc_info
+
+
+@pytest.mark.parametrize("fault", ["reset", "failure"])
+async def test_clients_cannot_grow_the_log_without_limit(
+    fault: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    seconds = 0.0
+    monkeypatch.setattr("activation._occasional.time.monotonic", lambda: seconds)
+
+    ended = 0
+
+    async def handler(stream: trio.SocketStream) -> None:
+        nonlocal ended
+        try:
+            if fault == "failure":
+                raise SpecialError("a bug")
+            await echo(stream)
+        finally:
+            ended += 1
+
+    async def clients(daemon: Any, number: int) -> None:
+        until = ended + number
+        for _ in range(number):
+            sock = socket.create_connection(("127.0.0.1", daemon.port))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()
+        with trio.fail_after(LIMIT):
+            while ended < until:
+                await trio.testing.wait_all_tasks_blocked()
+
+    async with serving(handler) as daemon:
+        await clients(daemon, MOST_MESSAGES + 30)
+        assert len(caplog.records) == MOST_MESSAGES
+        seconds = 60.0
+        await clients(daemon, 1)
+    assert len(caplog.records) == MOST_MESSAGES + 1
+    assert caplog.messages[-1].endswith("; 30 more like this before")
+    assert all((record.exc_info is not None) == (fault == "failure") for record in caplog.records)
+
+
+async def test_a_storm_of_one_failure_hides_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    async def handler(stream: trio.SocketStream) -> None:
+        if await stream.receive_some() == b"other":
+            raise ZeroDivisionError("another bug")
+        raise SpecialError("a bug")
+
+    async with serving(handler) as daemon:
+        for word in (*[b"one"] * (MOST_MESSAGES + 5), b"other"):
+            async with await daemon.connect() as stream:
+                await stream.send_all(word)
+                assert await stream.receive_some() == b""
+    assert len(caplog.records) == MOST_MESSAGES + 1
+    assert "another bug" in caplog.text
 
 
 async def test_the_peer_is_known_although_the_handler_has_closed_the_stream(caplog: pytest.LogCaptureFixture) -> None:

@@ -15,11 +15,10 @@ import trio
 import activation
 from activation import DatagramClient, _datagrams
 from tests.children import no_leak, run_activated
+from tests.commands import LIMIT
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-LIMIT = 10.0
 
 
 def client_of(host: str, port: int) -> socket.socket:
@@ -83,7 +82,7 @@ import socket, trio, activation
 def client_of(host, port):
     ((family, kind, _, _, address), *_) = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     sock = socket.socket(family, kind)
-    sock.settimeout(10)
+    sock.settimeout(LIMIT)
     sock.connect(address)
     return sock
 
@@ -132,7 +131,7 @@ def test_the_interface_and_the_scope_of_link_local_addresses_are_kept() -> None:
     command = ["unshare", "--net", "sh", "-euc", NETWORK, "sh", sys.executable, "-c", IN_A_NETWORK]
     if not shutil.which("ip") or subprocess.run([*command[:2], "true"], capture_output=True, check=False).returncode:
         pytest.skip("there is no ip(8), or nobody may make a network namespace here")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -17,6 +17,7 @@ import activation
 from activation import DescriptorStore, Notification, _same_file
 from activation._occasional import INTERVAL
 from tests.children import no_leak, open_descriptors
+from tests.commands import LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -154,7 +155,7 @@ async def test_what_hangs_up_drops_out_while_it_is_watched(store: DescriptorStor
     nursery.start_soon(store.watch)
     await trio.testing.wait_all_tasks_blocked()
     leaving[0].close()
-    with trio.fail_after(10):
+    with trio.fail_after(LIMIT):
         while len(store) > 1:
             await trio.testing.wait_all_tasks_blocked(0.01)
     assert store.files() == [("connection", staying[1])]

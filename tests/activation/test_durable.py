@@ -52,7 +52,7 @@ def serving(handler: Callable[[Any], Awaitable[object]], **options: Any) -> Call
 async def line(client: trio.SocketStream, size: int = 1000) -> bytes:
     """What comes up to a newline, or the end."""
     said = b""
-    with trio.fail_after(20):
+    with trio.fail_after(LIMIT):
         while not said.endswith(b"\n") and (more := await client.receive_some(size)):
             said += more
     return said
@@ -83,7 +83,7 @@ class Kit:
         self._noted.unpark_all()
 
     async def noted(self, count: int) -> None:
-        with trio.fail_after(20):
+        with trio.fail_after(LIMIT):
             while len(self.notes) < count:
                 await self._noted.park()
 

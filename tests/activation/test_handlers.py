@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.lowlevel
+from trio.testing import wait_all_tasks_blocked
 
 import activation
 from activation._files import passed_before
+from activation._life import ONE_STOP
 from activation.testing import activated
 from tests.children import udp_socket
+from tests.commands import LIMIT
 
-from .serving import LIMIT, SpecialError, echo, echoes
+from .serving import SpecialError, echo, echoes
 
 if TYPE_CHECKING:
     import ssl
@@ -125,14 +128,14 @@ async def test_a_daemon_of_datagrams_alone_lives_until_it_is_told_or_idle() -> N
             await conn.sendto(b"done", client)
         await trio.sleep_forever()
 
-    async with activated(serving({"udp": slow}, idle_timeout=0.1), {"udp": "udp"}) as daemon:
-        await daemon.ready()
-        client = await daemon.connect("udp")
-        await client.send(b"word")
-        with trio.fail_after(LIMIT):
-            assert await client.recv(10) == b"done"
-        assert await daemon.wait_exited() == 0
-        assert "STOPPING=1" in daemon.told
+    with udp_socket() as managers, trio.socket.socket(type=socket.SOCK_DGRAM) as client:
+        await client.connect(managers.getsockname())
+        await client.send(b"word")  # before the clock of a daemon without clients begins
+        async with activated(serving({"udp": slow}, idle_timeout=0.1), [("udp", managers)]) as daemon:
+            with trio.fail_after(LIMIT):
+                assert await client.recv(10) == b"done"
+            assert await daemon.wait_exited() == 0
+            assert "STOPPING=1" in daemon.told
 
 
 async def test_another_descriptor_is_a_file_for_its_handler(tmp_path: Path) -> None:
@@ -355,6 +358,71 @@ async def test_no_datagram_is_lost_around_idle_exits(tmp_path: Path) -> None:
                         if not nursery.child_tasks:
                             break
         client.close()
+
+
+@pytest.mark.parametrize("left_by", ["another task", "nobody"])
+async def test_a_datagram_received_late_may_be_answered_by_another_task(tmp_path: Path, left_by: str) -> None:
+    jobs, todo = trio.open_memory_channel[tuple[ExitStack, bytes, Any]](10)
+    steps: list[str] = []
+
+    async def receive(conn: trio.socket.SocketType) -> None:
+        with trio.CancelScope():
+            data, client = await conn.recvfrom(100)
+            # As in the moment of leaving: it was received, and the daemon is not told of it yet.
+            activation.stop()
+            with trio.CancelScope(shield=True):
+                await wait_all_tasks_blocked()
+            job = ExitStack()
+            job.enter_context(activation.busy())
+            jobs.send_nowait((job, data, (conn, client)))
+            try:
+                await conn.recvfrom(100)
+            finally:
+                steps.append("receiving ends")
+
+    async def work() -> None:
+        async for job, data, (conn, client) in todo:
+            if left_by == "nobody":
+                continue
+            await wait_all_tasks_blocked()
+            await conn.sendto(data, client)
+            steps.append("answered")
+            job.close()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work)
+        async with activated(serving({"u": receive}, drain_timeout=1), {"u": "unix-datagram"}) as daemon:
+            client = await daemon.connect("u")
+            if left_by == "nobody":
+                await client.send(b"word")
+            else:
+                assert await answered(client)
+            with trio.fail_after(LIMIT):
+                await daemon.wait_exited()
+        nursery.cancel_scope.cancel()
+    assert steps == (["receiving ends"] if left_by == "nobody" else ["answered", "receiving ends"])
+
+
+async def test_a_second_signal_cuts_work_on_a_datagram_that_was_received_late() -> None:
+    late = trio.Event()
+
+    async def receive(conn: trio.socket.SocketType) -> None:
+        await conn.recvfrom(100)
+        activation.stop()
+        with trio.CancelScope(shield=True):
+            await wait_all_tasks_blocked()
+        with activation.busy():
+            late.set()
+            await trio.sleep_forever()
+
+    async with activated(serving({"u": receive}, drain_timeout=1000), {"u": "unix-datagram"}) as daemon:
+        client = await daemon.connect("u")
+        await client.send(b"word")
+        with trio.fail_after(LIMIT):
+            await late.wait()
+            await trio.sleep(ONE_STOP + 0.05)
+            daemon.send_signal(signal.SIGTERM)
+            await daemon.wait_exited()
 
 
 async def test_what_the_program_has_stored_is_not_for_the_handler_of_the_others() -> None:

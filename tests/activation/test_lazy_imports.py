@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -8,12 +9,11 @@ import pytest
 import trio
 
 import activation
+from tests.commands import LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-LIMIT = 30
 
 CONTENTS = {"first": "import sys\nsys.lazy_modules |= {'second'}", "second": "there = 1", "broken": "1 / 0"}
 
@@ -98,3 +98,23 @@ async def test_a_process_for_one_connection_loads_only_what_it_needs() -> None:
 async def some_turns() -> None:
     for _ in range(100):
         await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 15), reason="there are no lazy imports")
+def test_the_first_client_does_not_wait_for_trios_locks_and_events() -> None:
+    program = (
+        "import socket, sys, trio, activation\n"
+        "async def handler(stream):\n"
+        "    print('trio._sync' in sys.modules)\n"
+        "    activation.stop()\n"
+        "async def main():\n"
+        "    sock = trio.socket.socket()\n"
+        "    await sock.bind(('127.0.0.1', 0))\n"
+        "    sock.listen()\n"
+        "    with socket.create_connection(sock.getsockname()):\n"
+        "        await activation.serve(handler, [trio.SocketListener(sock)])\n"
+        "trio.run(main)\n"
+    )
+    command = [sys.executable, "-X", "lazy_imports=all", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr

@@ -15,6 +15,7 @@ import trio
 import activation
 from activation import _notify_socket
 from tests.children import no_leak, open_descriptors, tcp_listener
+from tests.commands import LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,7 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(path if request.param == "path" else f"\0{path}")
-        sock.settimeout(10)
+        sock.settimeout(LIMIT)
         monkeypatch.setenv("NOTIFY_SOCKET", path if request.param == "path" else f"@{path}")
         yield sock
 
@@ -253,7 +254,7 @@ import sys, activation
 activation.notify(activation.READY); activation.watchdog_enabled(); activation.monotonic_usec()
 print({"trio", "attr", "attrs"} & set(sys.modules))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT, check=False)
     assert (done.stdout.strip(), done.stderr) == ("set()", "")
 
 
@@ -348,7 +349,7 @@ try:
 except OSError:
     activation.notify("X=free")
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=LIMIT)
     assert [manager.recv(100) for _ in range(2)] == [b"X=1", b"X=free"]
 
 
@@ -359,7 +360,7 @@ def test_unset_env_closes_it(nothing_kept: None, manager: socket.socket) -> None
 
 def test_nothing_is_said_of_it_at_the_interpreters_end(manager: socket.socket) -> None:
     code = "import activation; activation.notify('X=1')"
-    done = subprocess.run([sys.executable, "-X", "dev", "-c", code], check=True, timeout=60, capture_output=True)
+    done = subprocess.run([sys.executable, "-X", "dev", "-c", code], check=True, timeout=LIMIT, capture_output=True)
     assert done.stderr == b""
 
 

@@ -9,6 +9,7 @@ import pytest
 import activation
 from activation._files import File
 from tests.children import no_leak, tcp_listener, udp_socket
+from tests.commands import LIMIT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +23,7 @@ async def test_two_udp_sockets_answer_each_on_its_own() -> None:
         assert first
         assert second
         with udp_socket() as client:
-            client.settimeout(10)
+            client.settimeout(LIMIT)
             client.sendto(b"to the second", addresses[1])
             client.sendto(b"to the first", addresses[0])
             for conn in (first, second):

@@ -21,6 +21,7 @@ import activation
 from activation._exec import SPARE, plan_moves
 from activation._files import File
 from tests.children import inode, no_leak, open_descriptors, output, tcp_listener, udp_socket
+from tests.commands import LIMIT
 
 if TYPE_CHECKING:
     import socket
@@ -362,7 +363,7 @@ activation.exec_process(command, files, **options)
 
 def become(setup: str) -> dict[str, Any]:
     code = BECOME.format(setup=setup, show=SHOW)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 0, done.stderr
     shown: dict[str, Any] = json.loads(done.stdout)
     return shown
@@ -463,7 +464,7 @@ if len(sys.argv) < 2:
     activation.exec_process([sys.executable, sys.argv[0] or "-c", *sys.orig_argv[2:], "again"], [("a", 0)])
 print([file.name for file in activation.files()])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT, check=False)
     # argv[0] is "-c" under -c, so the program becomes itself with one more argument.
     assert (done.stdout.strip(), done.stderr) == ("['a']", "")
 
@@ -493,7 +494,7 @@ assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
             [sys.executable, "-c", code],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=LIMIT,
             check=False,
             pass_fds=[tcp.fileno()],
         )
@@ -534,7 +535,7 @@ def test_what_python_ignores_is_not_ignored_by_the_program() -> None:
 import activation
 activation.exec_process(["/bin/grep", "SigIgn", "/proc/self/status"], [])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT, check=False)
     assert int(done.stdout.split()[1], 16) & (1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1) == 0
 
 
@@ -554,7 +555,7 @@ except OSError as error:
     print(type(error).__name__)
 assert sorted(os.listdir("/proc/self/fd")) == before
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.stderr == ""
     assert done.stdout.strip() in ("OSError", "FileNotFoundError")
 
@@ -578,7 +579,7 @@ try:
 except OSError:
     print({"trio", "attr", "attrs"} & set(sys.modules))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT, check=False)
     assert (done.stdout.strip(), done.stderr) == ("set()", "")
 
 
@@ -601,7 +602,7 @@ activation.exec_process(["/bin/sleep", "60"], [("a", 0)] * 30)
         handled = process.stdout.read(7)
         if handled:
             process.kill()
-        assert process.wait(timeout=30) == -(signal.SIGKILL if handled else signal.SIGTERM)
+        assert process.wait(LIMIT) == -(signal.SIGKILL if handled else signal.SIGTERM)
         process.stdout.close()
 
 

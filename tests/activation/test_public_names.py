@@ -14,6 +14,7 @@ import jedi  # type: ignore[import-untyped]
 import pytest
 
 import activation
+from tests.commands import LIMIT
 
 STUB = ast.parse(files("activation").joinpath("__init__.pyi").read_text())
 FUNCTIONS = [name for name in activation.__all__ if inspect.isfunction(getattr(activation, name))]
@@ -92,5 +93,5 @@ print(*(name for name in loaded if "_durable" in name))
 classes = {item for module in loaded.values() for item in vars(module).values() if isinstance(item, type)}
 print(*(c for c in classes if c.__module__ in loaded and hasattr(c, "__attrs_attrs__")))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT, check=False)
     assert (done.stdout, done.stderr) == ("activation._durable_serving\n\n", "")

@@ -18,6 +18,7 @@ import trio.testing
 import activation
 from activation import NotifyReceiver
 from tests.children import no_leak
+from tests.commands import LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -167,7 +168,7 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(receiver.receive)
-            with trio.fail_after(30):
+            with trio.fail_after(LIMIT):
                 while not caplog.messages:  # they have begun
                     await trio.sleep(0.01)
                 for _ in range(100):
@@ -279,7 +280,7 @@ with activation.NotifyReceiver() as receiver:
     assert told.assignments == ("READY=1",), told
     assert os.open("/dev/null", 0) < 8
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 0, done.stderr
     assert "ulimit -n" in done.stderr
 
@@ -293,4 +294,4 @@ with activation.NotifyReceiver() as receiver:
     assert receiver.receive_nowait()
 assert not {"trio", "attr", "attrs"} & set(sys.modules)
 """
-    subprocess.run([sys.executable, "-c", code], timeout=30, check=True)
+    subprocess.run([sys.executable, "-c", code], timeout=LIMIT, check=True)

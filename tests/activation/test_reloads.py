@@ -14,8 +14,9 @@ import trio
 
 import activation
 from activation.testing import activated
+from tests.commands import LIMIT
 
-from .serving import LIMIT, SpecialError, echo, echoes, serving
+from .serving import SpecialError, echo, echoes, serving
 
 if TYPE_CHECKING:
     from .serving import Manager

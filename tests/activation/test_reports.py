@@ -223,7 +223,6 @@ async def test_last_words_to_nobody_are_not_waited_for(
 async def test_a_silent_host_at_a_vsock_address_does_not_hold_up_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     # A connection there is given up after two seconds.
     monkeypatch.setenv("NOTIFY_SOCKET", "vsock-stream:1:4000")
-    began = time.monotonic()
     reports = Reports()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reports.deliver)
@@ -233,8 +232,9 @@ async def test_a_silent_host_at_a_vsock_address_does_not_hold_up_the_loop(monkey
             turn = time.monotonic()
             await trio.sleep(0.001)
             assert time.monotonic() - turn < 1.5
+        leaving = time.monotonic()
         nursery.cancel_scope.cancel()
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - leaving < 1.5
 
 
 async def test_messages_over_vsock_streams_arrive_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

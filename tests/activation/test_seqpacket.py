@@ -11,6 +11,7 @@ import trio
 import activation
 from activation._files import File
 from tests.children import no_leak, tcp_listener
+from tests.commands import LIMIT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,7 +91,7 @@ async def test_a_client_that_does_not_read_makes_the_sender_wait(tmp_path: Path)
             await channel.send(b"%d" % number + bytes(10_000))
             sent += 1
 
-    with trio.fail_after(20):
+    with trio.fail_after(LIMIT):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send)
             await trio.testing.wait_all_tasks_blocked()

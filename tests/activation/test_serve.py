@@ -14,8 +14,9 @@ import trio
 
 import activation
 from tests.children import no_leak, udp_socket
+from tests.commands import LIMIT
 
-from .serving import LIMIT, echo, echoes, port_of, refused, serving
+from .serving import echo, echoes, port_of, refused, serving
 
 if TYPE_CHECKING:
     import ssl

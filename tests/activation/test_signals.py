@@ -13,12 +13,12 @@ import pytest
 import trio
 
 from activation._signals import Signals
+from tests.commands import LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NUMBER = signal.SIGUSR1
-LIMIT = 20.0
 
 
 @pytest.fixture

@@ -14,12 +14,11 @@ from trio.testing import assert_checkpoints, check_half_closeable_stream, wait_a
 import activation
 from activation._socket_stream import MOST_WAITS, RECEIVE_SIZE, SocketStream
 from tests.children import tcp_listener
+from tests.commands import LIMIT
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable
-
-LIMIT = 30
 
 Ends = tuple[SocketStream, SocketStream]
 

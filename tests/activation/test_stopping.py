@@ -16,8 +16,9 @@ import trio
 import activation
 from activation._life import ONE_STOP
 from tests.children import no_leak
+from tests.commands import LIMIT
 
-from .serving import LIMIT, SpecialError, echo, echoes, refused, serving
+from .serving import SpecialError, echo, echoes, passes, refused, serving
 
 if TYPE_CHECKING:
     from .serving import Manager
@@ -57,7 +58,7 @@ async def test_what_is_not_done_after_drain_timeout_is_cancelled() -> None:
         began = trio.current_time()
         os.kill(os.getpid(), signal.SIGTERM)
         await daemon.end()
-        assert 0.2 <= trio.current_time() - began < LIMIT / 2
+        assert 0.2 <= trio.current_time() - began < 25  # by default it would be 30
         assert cancelled
         assert await stream.receive_some() == b""
 
@@ -94,13 +95,13 @@ async def test_a_second_signal_ends_it_at_once() -> None:
         await daemon.end()
 
 
-async def test_signals_within_a_moment_of_the_first_are_the_same_stop() -> None:
+async def test_signals_within_a_moment_of_the_first_are_the_same_stop(mock_clock: trio.testing.MockClock) -> None:
     async with serving(drain_timeout=1000) as daemon, await daemon.connect() as stream:
         assert await echoes(stream)
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
             os.kill(os.getpid(), number)
             await trio.testing.wait_all_tasks_blocked(0.001)
-        await trio.sleep(ONE_STOP)
+        await passes(mock_clock, ONE_STOP)
         assert await echoes(stream)
         assert not daemon.ended.is_set()
         await stream.send_eof()
@@ -342,17 +343,18 @@ async def test_what_was_received_when_it_is_told_is_not_lost() -> None:
 # busy()
 
 
-async def test_busy_keeps_the_idle_clock_from_running() -> None:
+async def test_busy_keeps_the_idle_clock_from_running(mock_clock: trio.testing.MockClock) -> None:
     async with serving(idle_timeout=0.05) as daemon:
         with activation.busy():
-            await trio.sleep(0.2)
+            await passes(mock_clock, 0.2)
             with activation.busy():
                 pass
-            await trio.sleep(0.2)
+            await passes(mock_clock, 0.2)
             assert not daemon.ended.is_set()
-        left = trio.current_time()
+        await passes(mock_clock, 0.04)
+        assert not daemon.ended.is_set()
+        await passes(mock_clock, 0.02)
         await daemon.end()
-        assert trio.current_time() - left >= 0.05
 
 
 @pytest.mark.parametrize("ends", ["in time", "too late"])
@@ -392,13 +394,13 @@ async def test_busy_may_be_left_in_another_task_so_no_queued_job_is_lost() -> No
         nonlocal done
         async for job in receiver:
             with job:
-                await trio.sleep(0.01)
+                await trio.sleep(0.05)
                 done += 1
 
     with trio.fail_after(LIMIT):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(work)
-            async with serving(enqueue, idle_timeout=0.05) as daemon:
+            async with serving(enqueue, idle_timeout=0.5) as daemon:
                 async with await daemon.connect() as stream:
                     for _ in range(20):
                         await stream.send_all(b"job")

@@ -9,6 +9,7 @@ import trio
 import activation
 from activation._files import File
 from tests.children import no_leak, tcp_listener, udp_socket
+from tests.commands import LIMIT
 
 
 def accepted() -> tuple[socket.socket, socket.socket]:
@@ -47,7 +48,7 @@ async def test_a_connection_that_was_reset_meanwhile_is_a_broken_stream_and_no_g
     server, client = accepted()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.close()
-    with trio.fail_after(10):
+    with trio.fail_after(LIMIT):
         await trio.lowlevel.wait_readable(server)
     (stream,) = activation.streams([File(server.detach(), "connection")])
     assert stream

@@ -14,6 +14,7 @@ import pytest
 import activation
 from activation import _files
 from tests.children import output, run_activated, tcp_listener, udp_socket
+from tests.commands import LIMIT
 
 from .test_files import has_pidfs
 
@@ -154,7 +155,7 @@ def test_a_socket_on_standard_input_is_told_with_what_takes_it() -> None:
             stdin=theirs.fileno(),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=LIMIT,
             check=True,
         )
     assert "standard input is a socket, as StandardInput=socket" in done.stdout
@@ -243,7 +244,7 @@ def test_as_a_program_it_tells_why_nothing_was_passed() -> None:
     assert "no descriptors were passed: LISTEN_FDS is not set; start the program by" in done.stdout
     assert "notifications go nowhere: NOTIFY_SOCKET is not set" in done.stdout
     env["WATCHDOG_USEC"] = "soon"
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 1
     assert done.stderr == (
         "WATCHDOG_USEC is 'soon'; expected a plain decimal number of at most 20 digits; "

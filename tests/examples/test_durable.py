@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from activation.testing import activated
+from tests.commands import LIMIT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 async def answer(client: trio.SocketStream, said: bytes) -> bytes:
     await client.send_all(said)
     received = b""
-    with trio.fail_after(20):
+    with trio.fail_after(LIMIT):
         while not received.endswith(b"\n") and (more := await client.receive_some()):
             received += more
     return received
@@ -47,7 +48,7 @@ async def test_each_line_is_in_the_database_once(started: Started, tmp_path: Pat
         await daemon.ready()
         client = await daemon.connect("main")
         received = b""
-        with trio.fail_after(60):
+        with trio.fail_after(LIMIT):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(client.send_all, b"".join(lines))
                 nursery.start_soon(crash, daemon)

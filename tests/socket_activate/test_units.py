@@ -182,7 +182,7 @@ for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
 
 @pytest.mark.parametrize(
     ("service", "seen"),
-    [("TimeoutStopSec=100ms\n", "SIGTERM"), ("TimeoutStopSec=100ms\nKillSignal=SIGUSR1\n", "SIGUSR1")],
+    [("TimeoutStopSec=2s\n", "SIGTERM"), ("TimeoutStopSec=2s\nKillSignal=SIGUSR1\n", "SIGUSR1")],
     ids=["SIGTERM", "KillSignal="],
 )
 def test_a_signal_stops_by_the_units_rules(tmp_path: Path, service: str, seen: str) -> None:
@@ -265,7 +265,7 @@ def test_a_second_signal_at_any_moment_of_the_end_does_not_change_the_exit_statu
 
 
 def test_a_signal_just_after_it_has_given_up_does_not_change_the_exit_status(tmp_path: Path) -> None:
-    unit = write(tmp_path, "sys.exit(1)", service="Restart=always\nRestartSec=1ms\n")
+    unit = write(tmp_path, "sys.exit(1)", service="Restart=always\nRestartSec=1ms\n", unit="StartLimitIntervalSec=1h\n")
     for milliseconds in range(0, 30, 2):
         with running(SOCKET_ACTIVATE, "--now", unit, until=b"given up") as process:
             time.sleep(milliseconds / 1000)
@@ -815,8 +815,11 @@ def test_activations_leave_no_descriptor_no_process_and_no_memory_behind(tmp_pat
         def settled() -> list[str]:
             waits = lambda: not children(process.pid) and len(other_than_programs(process.pid)) == 3  # noqa: E731
             eventually(waits, "one waits for the next client, and one for its order")
-            time.sleep(0.2)  # and all is told that there is to tell of it
-            return kinds()
+            seen: list[str] = []
+            while seen != (now := kinds()):  # until all is told that there is to tell of it
+                seen = now
+                time.sleep(0.2)
+            return seen
 
         activate(20)
         before, memory = settled(), resident(process.pid)

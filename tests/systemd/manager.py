@@ -50,6 +50,8 @@ TARGET = "[Unit]\nDefaultDependencies=no\n"
 # There is no journal.
 CONSOLE = "[Service]\nStandardOutput=append:/run/console\nStandardError=append:/run/console\n"
 
+JOBS = ("systemctl", "list-jobs", "--no-pager")
+
 CAP_SYS_ADMIN = 21
 CREDENTIALS = struct.Struct("3i")  # ucred of unix(7): process, user, group
 
@@ -220,13 +222,21 @@ class Manager:
         with self.popen(*command, stdin=PIPE, stdout=PIPE, stderr=PIPE) as process:
             try:
                 stdout, stderr = process.communicate(input, limit)
-            except BaseException:
+            except BaseException as error:
                 self.kill(process)
+                if isinstance(error, subprocess.TimeoutExpired) and command != JOBS:
+                    error.add_note(self._waits_for())
                 raise
         done = subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
         if check and done.returncode:
             raise AssertionError(f"{' '.join(command)} exited with {done.returncode}\n{stdout}{stderr}{self.state()}")
         return done
+
+    def _waits_for(self) -> str:
+        try:
+            return f"the manager's jobs:\n{self.run(*JOBS, check=False).stdout}\nlog:\n{self.log}"
+        except subprocess.TimeoutExpired:
+            return f"the manager does not answer; log:\n{self.log}"
 
     def systemctl(self, *arguments: str, check: bool = True) -> str:
         """Run systemctl and return what it prints."""

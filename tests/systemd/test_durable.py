@@ -164,6 +164,43 @@ def test_it_works_locked_down_and_without_root(start_manager: StartManager, acce
     assert not clients.ended
 
 
+def test_it_says_what_the_unit_lacks_and_serves_all_the_same(start_manager: StartManager) -> None:
+    manager = start_manager()
+    for most in (0, 1, 2, 3, 4):
+        (path, _) = add_durable(manager, service=f"FileDescriptorStoreMax={most}\n")
+        with connect(path) as sock:
+            assert asked(sock, b"0\n") == b"1 0\n"
+            kill(manager)
+            if most < 3:
+                assert "the unit needs FileDescriptorStoreMax=4 or more" in manager.log
+                assert manager.property(UNIT, "NFileDescriptorStore") == "0"
+                assert sock.recv(100) == b""
+            else:
+                assert "the unit needs" not in manager.log
+                for number in range(1, 4):
+                    assert asked(sock, b"x\n") == b"%d x\n" % (number + 1)
+                    manager.systemctl("restart", UNIT)  # the drain would take longer than the test's patience
+                assert manager.property(UNIT, "NFileDescriptorStore") == str(most)
+        manager.systemctl("stop", "durable.socket", UNIT)
+        (manager.folder / "console").write_bytes(b"")
+
+
+def test_a_store_that_is_made_smaller_under_it_ends_its_connections(start_manager: StartManager) -> None:
+    manager = start_manager()
+    (path, _) = add_durable(manager)
+    with connect(path) as sock:
+        assert asked(sock, b"0\n") == b"1 0\n"
+        manager.add({UNIT: OFTEN + SERVICE + "FileDescriptorStoreMax=3\n"})
+        assert manager.property(UNIT, "NFileDescriptorStore") == "3"
+        manager.systemctl("restart", UNIT)
+        assert sock.recv(100) == b""
+        assert "; the connections of the earlier start are closed" in manager.log
+    with connect(path) as sock:
+        assert asked(sock, b"0\n") == b"1 0\n"
+        kill(manager)
+        assert asked(sock, b"1\n") == b"2 1\n"
+
+
 def test_ten_thousand_are_restarted_and_killed_at_once(start_manager: StartManager) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     count = min(10_000, hard - 500)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -138,10 +139,17 @@ def test_a_command_inside_can_be_killed(start_manager: StartManager) -> None:
     assert "sleep" not in manager.run("ps", "-eo", "comm=").stdout
 
 
-def test_a_command_that_takes_too_long_is_ended(start_manager: StartManager) -> None:
-    manager = start_manager()
+def test_a_command_that_takes_too_long_is_ended_and_tells_what_the_manager_waits_for(
+    start_manager: StartManager,
+) -> None:
+    manager = start_manager({"endless.service": "[Service]\nType=oneshot\nExecStart=sleep 1000\n"})
+    manager.systemctl("start", "--no-block", "endless.service")
+    with pytest.raises(subprocess.TimeoutExpired) as late:
+        manager.run("systemctl", "start", "endless.service", limit=0.5)
+    assert re.search(r"endless\.service +start +running", late.value.__notes__[0])
     with pytest.raises(subprocess.TimeoutExpired):
-        manager.run("sleep", "1000", limit=0.2)
+        manager.run("sleep", "999", limit=0.2)
+    manager.systemctl("stop", "endless.service")
     assert "sleep" not in manager.run("ps", "-eo", "comm=").stdout
 
 

@@ -167,7 +167,7 @@ queue = libc.mq_open(sys.argv[1].encode(), 1)
 sys.exit(queue < 0 or libc.mq_send(queue, b"message", 7, 0))
 """
 
-PATIENCE = 5.0
+PATIENCE = 30.0
 """Seconds for each pair, of which one or the other may fail."""
 
 CREDENTIALS = struct.Struct("3i")

@@ -223,6 +223,8 @@ class Life(NamedTuple):
     unit: str = ""
 
 
+# Within what a unit says in seconds, a daemon has to start or to do something, on a slow machine, too. What it says in
+# milliseconds ends a daemon that only waits.
 STORE = "FileDescriptorStoreMax=5\nRestart=on-failure\nRestartSec=10ms\n"
 READY = "Type=notify\n"
 AGAIN = "Restart=always\nRestartSec=10ms\n"
@@ -372,12 +374,12 @@ if first:
     on(signal.SIGABRT, lambda: os._exit(0))
     notify("READY=1")
     for _ in range(6):
-        time.sleep(0.1)
+        time.sleep(0.5)
         notify("WATCHDOG=1")
     note("fed")
 wait()
 """,
-        READY + "WatchdogSec=400ms\nRestart=on-watchdog\nRestartSec=10ms\n",
+        READY + "WatchdogSec=2s\nRestart=on-watchdog\nRestartSec=10ms\n",
     ),
     "a watchdog does not count before the service is ready": Life(
         ["start", "ready", "SIGABRT"],
@@ -432,7 +434,7 @@ wait()
 on(signal.SIGTERM, lambda: notify("WATCHDOG=1"))
 on(signal.SIGABRT, lambda: os._exit(0))
 conn = accept()
-notify("READY=1", "WATCHDOG_USEC=200000")
+notify("READY=1", "WATCHDOG_USEC=2000000")
 for _ in range(3):
     notify("WATCHDOG=1")
 note("ready")
@@ -452,14 +454,14 @@ if first:
     accept()
     on(signal.SIGABRT, lambda: os._exit(0))
     notify("READY=1")
-    notify("EXTEND_TIMEOUT_USEC=5000000")
-    time.sleep(0.6)
+    notify("EXTEND_TIMEOUT_USEC=60000000")
+    time.sleep(2.5)
     note("still there")
     sys.exit(1)
 notify("READY=1", "WATCHDOG_USEC=60000000")
 wait()
 """,
-        READY + "WatchdogSec=200ms\nRestart=on-failure\nRestartSec=10ms\n",
+        READY + "WatchdogSec=2s\nRestart=on-failure\nRestartSec=10ms\n",
     ),
     "who does not end when aborted can still be stopped": Life(
         ["start", "SIGABRT", "ready", "SIGTERM", "stopped"],
@@ -502,15 +504,15 @@ if starts == 3:
     notify("READY=1")
 wait()
 """,
-        READY + "TimeoutStartSec=200ms\n" + AGAIN,
+        READY + "TimeoutStartSec=2s\n" + AGAIN,
     ),
     "who asks for more time to start gets it": Life(
         ["start", "ready", "still there"],
         """
 on(signal.SIGTERM, lambda: os._exit(0))
 accept()
-notify("EXTEND_TIMEOUT_USEC=5000000")
-time.sleep(0.6)
+notify("EXTEND_TIMEOUT_USEC=60000000")
+time.sleep(2.5)
 note("ready")
 notify("READY=1")
 time.sleep(0.5)
@@ -518,7 +520,7 @@ note("still there")
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
 wait()
 """,
-        READY + "TimeoutStartSec=300ms\nTimeoutStopSec=200ms\n",
+        READY + "TimeoutStartSec=2s\nTimeoutStopSec=200ms\n",
     ),
     "who does not end in time is killed": Life(
         ["start", "ready", "SIGTERM", "stopped"],
@@ -528,7 +530,7 @@ conn = accept()
 note("ready")
 wait()
 """,
-        "TimeoutStopSec=200ms\n",
+        "TimeoutStopSec=2s\n",
         client_and_stop,
     ),
     "who was stopped by a signal goes on to hear that it is to end": Life(
@@ -556,7 +558,7 @@ notify("READY=1")
 note("ready")
 wait()
 """,
-        READY + "TimeoutStopSec=200ms\n",
+        READY + "TimeoutStopSec=2s\n",
         client_and_stop,
     ),
     "who asks for more time to end gets it": Life(
@@ -564,8 +566,8 @@ wait()
         """
 def end():
     notify("STOPPING=1")
-    notify("EXTEND_TIMEOUT_USEC=5000000")
-    time.sleep(0.6)
+    notify("EXTEND_TIMEOUT_USEC=60000000")
+    time.sleep(2.5)
     note("ended by itself")
     os._exit(0)
 
@@ -575,14 +577,14 @@ notify("READY=1")
 note("ready")
 wait()
 """,
-        READY + "TimeoutStopSec=300ms\n",
+        READY + "TimeoutStopSec=2s\n",
         client_and_stop,
     ),
     "who does not end in time is aborted first, if so said, and has another time for that": Life(
         ["start", "ready", "SIGTERM", "SIGQUIT", "ended by itself", "stopped"],
         """
 def end():
-    time.sleep(0.4)
+    time.sleep(2.5)
     note("ended by itself")
     os._exit(0)
 
@@ -592,7 +594,7 @@ conn = accept()
 note("ready")
 wait()
 """,
-        "TimeoutStopSec=200ms\nTimeoutAbortSec=1min\nTimeoutStopFailureMode=abort\nWatchdogSignal=QUIT\n",
+        "TimeoutStopSec=2s\nTimeoutAbortSec=1min\nTimeoutStopFailureMode=abort\nWatchdogSignal=QUIT\n",
         client_and_stop,
     ),
     "who does not end when aborted is killed": Life(
@@ -605,7 +607,7 @@ if first:
     note("fed")
 wait()
 """,
-        READY + "WatchdogSec=200ms\nTimeoutAbortSec=200ms\nTimeoutStopSec=1h\nRestart=on-watchdog\nRestartSec=10ms\n",
+        READY + "WatchdogSec=2s\nTimeoutAbortSec=2s\nTimeoutStopSec=1h\nRestart=on-watchdog\nRestartSec=10ms\n",
     ),
     "who is not ready in time is killed, if so said": Life(
         ["start", "start", "ready"],
@@ -619,7 +621,7 @@ else:
     notify("READY=1")
 wait()
 """,
-        READY + "TimeoutStartSec=200ms\nTimeoutStartFailureMode=kill\n" + AGAIN,
+        READY + "TimeoutStartSec=2s\nTimeoutStartFailureMode=kill\n" + AGAIN,
     ),
     "who is not ready in time is aborted, if so said": Life(
         ["start", "SIGABRT", "start"],
@@ -631,7 +633,7 @@ else:
     notify("READY=1")
 wait()
 """,
-        READY + "TimeoutStartSec=200ms\nTimeoutStartFailureMode=abort\nRestart=on-abnormal\nRestartSec=10ms\n",
+        READY + "TimeoutStartSec=2s\nTimeoutStartFailureMode=abort\nRestart=on-abnormal\nRestartSec=10ms\n",
     ),
     "who has run for too long is ended, which is a failure": Life(
         ["start", "ready", "SIGTERM", "start"],
@@ -730,7 +732,7 @@ if not os.fork():
 note("ready")
 wait()
 """,
-        "KillMode=mixed\nTimeoutStopSec=200ms\n",
+        "KillMode=mixed\nTimeoutStopSec=2s\n",
         client_and_stop,
     ),
     "KillMode=process leaves what the main process has started": Life(
@@ -804,7 +806,7 @@ if sys.argv[2:]:
     sys.exit()
 wait()
 """,
-        f"ExecStartPre=DAEMON pre\nTimeoutStartSec=300ms\n{AGAIN}",
+        f"ExecStartPre=DAEMON pre\nTimeoutStartSec=2s\n{AGAIN}",
         until_started,
     ),
     "a service that is stopped while ExecStartPre= runs ends": Life(
@@ -921,7 +923,7 @@ if first:
 notify("RELOADING=1", "STOPPING=1", "READY=1")
 wait()
 """,
-        READY + "TimeoutStartSec=300ms\n" + AGAIN,
+        READY + "TimeoutStartSec=2s\n" + AGAIN,
     ),
     "who stops before it is ready has the time to start": Life(
         ["start", "ready", "start"],
@@ -998,12 +1000,12 @@ wait()
 if sys.argv[2:]:
     note("reload")
     os.kill(int(sys.argv[2]), signal.SIGUSR1)
-    time.sleep(0.7)
+    time.sleep(4.5)
     note("reloaded")
     sys.exit()
 
 def extend():
-    notify("EXTEND_TIMEOUT_USEC=3000000")
+    notify("EXTEND_TIMEOUT_USEC=60000000")
 
 on(signal.SIGUSR1, extend)
 on(signal.SIGTERM, lambda: os._exit(1))
@@ -1016,7 +1018,7 @@ notify("READY=1")
 note("ready")
 wait()
 """,
-        READY + "TimeoutStartSec=300ms\nRuntimeMaxSec=300ms\nRestart=on-failure\nRestartSec=10ms\n"
+        READY + "TimeoutStartSec=2s\nRuntimeMaxSec=4s\nRestart=on-failure\nRestartSec=10ms\n"
         "ExecReload=DAEMON $MAINPID\n",
         client_and_long_reload,
     ),

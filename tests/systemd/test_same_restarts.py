@@ -25,7 +25,9 @@ fi
 read line <&3
 echo started >JOURNAL
 """
-UNREADY = "Type=notify\nTimeoutStartSec=200ms\n"
+# So many start at once that one may take seconds to come as far as its note.
+UNREADY = "Type=notify\nTimeoutStartSec=1min\n"
+LATE = "Type=notify\nTimeoutStartSec=5s\n"
 ENDS = {
     "exit-0": ("exit 0", ""),
     "exit-1": ("exit 1", ""),
@@ -33,8 +35,8 @@ ENDS = {
     "sigterm": ("kill -TERM $$", ""),
     "sighup": ("kill -HUP $$", ""),
     "sigsegv": ("kill -SEGV $$", ""),
-    "watchdog": ("exec sleep 1000", "WatchdogSec=200ms\n"),
-    "start-timeout": ("exec sleep 1000", UNREADY),
+    "watchdog": ("exec sleep 1000", "WatchdogSec=5s\n"),
+    "start-timeout": ("exec sleep 1000", LATE),
     "not-ready": ("exit 0", UNREADY),
     "not-ready-and-sigterm": ("kill -TERM $$", UNREADY),
 }
@@ -56,12 +58,12 @@ STATUSES = {
         "RestartPreventExitStatus=9\nRestartPreventExitStatus=11 SEGV\n",
     ),
     "prevented-number": ("on-failure", "kill -SEGV $$", "RestartPreventExitStatus=11\n"),
-    "prevented-watchdog": ("always", "exec sleep 1000", "WatchdogSec=200ms\nRestartPreventExitStatus=SIGABRT\n"),
+    "prevented-watchdog": ("always", "exec sleep 1000", "WatchdogSec=5s\nRestartPreventExitStatus=SIGABRT\n"),
     "prevented-and-forced": ("always", "exit 1", "RestartPreventExitStatus=1\nRestartForceExitStatus=1\n"),
     "forced": ("no", "exit 0", "RestartForceExitStatus=SUCCESS\n"),
     "forced-signal": ("on-watchdog", "kill -TERM $$", "RestartForceExitStatus=SIGTERM 143\n"),
     "forced-by-another": ("no", "exit 15", "RestartForceExitStatus=SIGTERM 14\n"),
-    "forced-after-a-timeout": ("no", "exec sleep 1000", f"{UNREADY}RestartForceExitStatus=SIGTERM\n"),
+    "forced-after-a-timeout": ("no", "exec sleep 1000", f"{LATE}RestartForceExitStatus=SIGTERM\n"),
 }
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.commands import connect, echoed
+from tests.commands import LIMIT, connect, echoed
 
 from .conftest import UNITS
 from .daemons import ask, processes
@@ -223,7 +223,7 @@ def test_systemd_calls_the_service_safe() -> None:
     if not shutil.which("systemd-analyze"):
         pytest.skip("there is no systemd-analyze")
     command = ("systemd-analyze", "security", "--offline=true", "--no-pager", str(FOOBAR))
-    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    said = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=True).stdout
     level = re.search(r"Overall exposure level for foobar.service: ([0-9.]+)", said)
     assert level, said
     assert float(level[1]) <= 0.2
@@ -282,7 +282,7 @@ def test_foobar_service_lives_in_its_sandbox(start_manager: StartManager) -> Non
 
 
 def test_the_watchdog_hears_of_foobard_out_of_its_sandbox(start_manager: StartManager) -> None:
-    sooner = "[Service]\nWatchdogSec=500ms\n"
+    sooner = "[Service]\nWatchdogSec=1s\n"
     manager = start_manager(UNITS / "foobar.socket", FOOBAR, {"foobar.service.d/sooner.conf": sooner})
     manager.systemctl("start", "foobar.socket")
     path = manager.path("/run/foobar.sk")
@@ -293,8 +293,8 @@ def test_the_watchdog_hears_of_foobard_out_of_its_sandbox(start_manager: StartMa
         def heard() -> int:
             return int(manager.property("foobar.service", "WatchdogTimestampMonotonic"))
 
-        three_times_as_late = heard() + 1_500_000
-        manager.wait_for(lambda: heard() > three_times_as_late, "it still tells that it is alive", limit=10)
+        three_times_as_late = heard() + 3_000_000
+        manager.wait_for(lambda: heard() > three_times_as_late, "it still tells that it is alive")
         assert echoed(sock, b"after") == b"after"
     assert processes(manager, "foobar.service") == before
     assert manager.property("foobar.service", "NRestarts") == "0"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.children import open_descriptors
 from tests.commands import LIMIT, connect, echoed, free_port, receive
 
 from .conftest import UNITS
@@ -116,7 +117,7 @@ def test_the_status_counts_who_was_there_before_the_daemon(start_manager: StartM
     for _ in range(8):
         with connect(path) as sock:
             assert echoed(sock, b"hello") == b"hello"
-            manager.wait_property("echo.service", "StatusText", "1 connection open", limit=2)
+            manager.wait_property("echo.service", "StatusText", "1 connection open")
         manager.systemctl("stop", "echo.service")
 
 
@@ -311,7 +312,7 @@ def test_a_connection_that_never_ends_is_cut_after_the_drain(start_manager: Star
         assert echoed(sock, b"before") == b"before"
         begun = time.monotonic()
         manager.systemctl("stop", "echo.service")
-        assert 0.7 <= time.monotonic() - begun < LIMIT / 2
+        assert 0.7 <= time.monotonic() - begun < 25  # by default it would be 30
         assert ended(sock)
     assert manager.property("echo.service", "Result") == "success"
     assert state(manager) == "inactive"
@@ -403,6 +404,9 @@ def test_a_handler_that_fails_is_told_with_its_peer_and_costs_nobody_else(start_
 def test_out_of_descriptors_it_waits_and_serves_everybody_in_the_end(start_manager: StartManager) -> None:
     manager = start_manager()
     path = add_echo(manager, service="LimitNOFILE=40\n")
+    assert ask(path, b"first") == b"first"
+    (pid,) = processes(manager)
+    alone = len(open_descriptors(pid))
     with ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
         waiting: set[socket.socket] = set()
@@ -422,11 +426,13 @@ def test_out_of_descriptors_it_waits_and_serves_everybody_in_the_end(start_manag
             selector.register(sock, selectors.EVENT_READ, sock)
             waiting.add(sock)
         manager.wait_for(lambda: "cannot accept: Too many open files" in manager.log, "it has no descriptors left")
-        answered = []
-        while more := served(0.3):
+        accepted = len(open_descriptors(pid)) - alone
+        assert 20 <= accepted < 40
+        answered: list[socket.socket] = []
+        while len(answered) < accepted:
+            more = served(LIMIT)
+            assert more, f"only {len(answered)} of {accepted} are answered"
             answered += more
-        assert 20 <= len(answered) < 40
-        (pid,) = processes(manager)
         before = cpu_seconds(pid)
         assert not served(1.0)  # starved
         assert cpu_seconds(pid) - before < 0.25

@@ -101,13 +101,14 @@ def test_nobody_is_refused_or_dropped_around_idle_exits(start_manager: StartMana
     chance = random.Random(1)
     clients = 0
     with ThreadPoolExecutor(8) as pool:
-        while clients < 300:
+        # Where the machine is slow, few of the pauses are long enough for an exit.
+        while clients < 300 or starts(manager) <= 20:
+            assert clients < 10_000, f"{starts(manager)} starts for {clients} clients"
             several = [bytes_of(chance) for _ in range(chance.choice((1, 4, 8)))]
             list(pool.map(lambda data: served(path, data), several))
             clients += len(several)
             # From before the idle clock's end until the process's.
             time.sleep(idle_timeout + chance.uniform(-0.01, 0.05))
-    assert starts(manager) > 20
     assert manager.property("echo.socket", "Result") == "success"
     assert manager.property("echo.service", "Result") == "success"
     print(f"{clients} clients, {starts(manager)} starts")
@@ -122,7 +123,7 @@ def test_nobody_is_refused_or_dropped_by_restarts(start_manager: StartManager) -
         for _ in range(restarts):
             time.sleep(chance.uniform(0, 0.05))
             manager.systemctl("restart", "echo.service")
-    assert min(counts) >= 5
+        manager.wait_for(lambda: min(counts) >= 5, "everybody was served several times")
     assert starts(manager) >= restarts
     assert manager.property("echo.socket", "Result") == "success"
     assert "Failed" not in manager.log
@@ -156,8 +157,8 @@ def test_nobody_is_refused_when_the_daemon_is_killed(start_manager: StartManager
                 (pid,) = processes(manager)
                 kill(pid)
                 assert end(served_one), "whoever is served by a process sees its end"
+        manager.wait_for(lambda: sum(counts) > len(cut), "somebody was served to the end")
     assert ask(path, b"hello") == b"hello"
-    assert sum(counts) > len(cut)
     assert manager.log.count("status=9/KILL") == kills
     assert manager.property("echo.socket", "Result") == "success"
     assert manager.property("echo.socket", "ActiveState") == "active"
@@ -288,10 +289,10 @@ def test_no_client_and_no_job_is_lost_by_restarts_reloads_and_idle_exits(start_m
                     may_come.clear()
                     time.sleep(0.03 + chance.uniform(0, 0.05))
                     may_come.set()
+        manager.wait_for(lambda: min(counts) >= 5, "everybody was served several times")
     manager.wait_for(lambda: not processes(manager, "storm.service"), "it has left when all was done")
     done = journal.read_bytes().split()
     assert sorted(done) == sorted(confirmed)
-    assert min(counts) >= 5
     assert starts(manager) > moments / 5
     for name in ("echo.socket", "jobs.socket", "storm.service"):
         assert manager.property(name, "Result") == "success"

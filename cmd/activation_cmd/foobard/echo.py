@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import stat
@@ -58,6 +59,8 @@ async def run(addresses: Sequence[Any], options: dict[str, Any]) -> int:
         if has_streams and os.environ.get("NOTIFY_SOCKET"):
             # FileDescriptorStoreMax= of the unit decides whether connections outlive this process.
             options["durable"] = activation.Durable(optional=True)
+        gc.freeze()
+        gc.enable()
         async with trio.open_nursery() as nursery:
             for conn in packet_conns:
                 nursery.start_soon(echo_datagrams, conn)

@@ -21,7 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options: dict[str, Any] = {}
     status = 0
     try:
-        # A client is waiting for this start. Nothing that is loaded is garbage, so nothing is looked through for it.
+        # A client is waiting for this start. Nothing that is loaded is garbage, so nothing is looked through for it
+        # until run() has begun.
         gc.disable()
         put_off()
         # Started by its unit it mostly has no arguments, and reading none would take 2 ms.
@@ -34,8 +35,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         from .echo import run
 
-        gc.freeze()
-        gc.enable()
         status = trio.run(run, addresses, options)
     except* KeyboardInterrupt:
         status = 130

@@ -18,7 +18,7 @@ import activation
 from activation.testing import activated
 from tests.activation.testing import daemons
 from tests.children import no_leak
-from tests.commands import command_line
+from tests.commands import LIMIT, command_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,7 +91,7 @@ async def test_it_says_nothing_to_the_watchdog(started: Starts) -> None:
     ):
         async with activated(started("silent"), {}, watchdog=0.1) as daemon:
             await daemon.ready()
-            with trio.fail_after(20):
+            with trio.fail_after(LIMIT):
                 while not daemon.watchdog_missed:
                     await trio.sleep(0.01)
     assert daemon.watchdog_missed >= 1
@@ -233,7 +233,7 @@ activation.notify("READY=1", f"X_CHILD={child.pid}")
         async with activated([sys.executable, "-c", code], {}) as daemon:
             assert await daemon.wait_exited() == 0
             child = int((await daemon.wait_told("X_CHILD=")).partition("=")[2])
-    with trio.fail_after(20):
+    with trio.fail_after(LIMIT):
         while command_line(child):
             await trio.sleep(0.01)
 
@@ -281,9 +281,10 @@ async def test_a_failure_of_the_test_is_told_as_it_is_with_what_the_daemon_told(
 
 async def test_a_test_that_is_cancelled_leaves_nothing(started: Starts) -> None:
     with no_leak():
-        with trio.move_on_after(1.5) as scope:
+        with trio.CancelScope() as scope:
             async with activated(started("echoing"), {"a": "unix"}) as daemon:
                 await daemon.connect("a")
+                scope.cancel()
                 await trio.sleep_forever()
         assert scope.cancelled_caught
         assert daemon.exited is not None

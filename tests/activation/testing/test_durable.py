@@ -9,8 +9,7 @@ import trio
 from activation.testing import activated
 from tests.activation.testing import daemons
 from tests.children import no_leak
-
-LIMIT = 60.0
+from tests.commands import LIMIT
 
 
 async def numbered(client: trio.SocketStream, number: int) -> None:

@@ -21,9 +21,7 @@ import activation
 from activation.testing import activated
 from tests.activation.testing import daemons
 from tests.children import no_leak
-
-LIMIT = 20.0
-
+from tests.commands import LIMIT
 
 # Surroundings
 

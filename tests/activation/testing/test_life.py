@@ -13,14 +13,13 @@ import trio
 import activation
 from activation.testing import activated
 from tests.children import no_leak
+from tests.commands import LIMIT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from activation.testing import Daemon
     from tests.activation.testing.conftest import Starts
-
-LIMIT = 20.0
 
 
 async def echoes(stream: trio.SocketStream, data: bytes = b"word") -> bool:
