@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -15,6 +15,10 @@ from ._sockets import is_seqpacket_channel, is_seqpacket_listener, take
 
 LARGEST_MESSAGE = 1 << 18
 """Bytes: above what Linux lets an unprivileged process send by default (net.core.wmem_default)."""
+
+
+_local = threading.local()
+"""For each thread, the buffer that its messages are received in."""
 
 
 class SeqpacketChannel(trio.abc.Channel[bytes]):
@@ -53,12 +57,26 @@ class SeqpacketChannel(trio.abc.Channel[bytes]):
             trio.ClosedResourceError: this end was closed.
         """
         with _channel_errors(self.socket):
-            message, _, flags, _ = await self.socket.recvmsg(self.max_message_size)
-        if flags & socket.MSG_TRUNC:
-            raise OSError(errno.EMSGSIZE, f"{os.strerror(errno.EMSGSIZE)}: more than {self.max_message_size} bytes")
+            await trio.lowlevel.checkpoint()
+            message = self._read()
+            while message is None:
+                await trio.lowlevel.wait_readable(self.socket)
+                message = self._read()
         if not message:
             raise trio.EndOfChannel
         return message
+
+    def _read(self) -> bytes | None:
+        """Return a message that has come, or None."""
+        limit = self.max_message_size
+        try:
+            # One byte more tells a message that is too long.
+            size = os.readv(self.socket.fileno(), [(buffer := _buffer(limit + 1))])
+        except BlockingIOError:
+            return None
+        if size > limit:
+            raise OSError(errno.EMSGSIZE, f"{os.strerror(errno.EMSGSIZE)}: more than {limit} bytes")
+        return bytes(buffer[:size])
 
     async def aclose(self) -> None:
         """Close this end."""
@@ -119,6 +137,17 @@ def seqpacket_channels(passed: Sequence[File]) -> list[SeqpacketChannel | None]:
     """Return a channel for each passed SOCK_SEQPACKET socket that is connected. Otherwise as seqpacket_listeners()."""
     socks = take(passed, is_seqpacket_channel)
     return [SeqpacketChannel(trio.socket.from_stdlib_socket(sock)) if sock else None for sock in socks]
+
+
+def _buffer(size: int) -> memoryview:
+    """Room for a message that is copied out of it at once."""
+    # New room for each would be 256 KiB of fresh memory, of which even the shortest message keeps a page.
+    if size > LARGEST_MESSAGE + 1:
+        return memoryview(bytearray(size))
+    buffer: memoryview | None = getattr(_local, "buffer", None)
+    if buffer is None:
+        buffer = _local.buffer = memoryview(bytearray(LARGEST_MESSAGE + 1))
+    return buffer[:size]
 
 
 @contextmanager

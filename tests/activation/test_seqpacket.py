@@ -3,6 +3,9 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +18,9 @@ from tests.commands import LIMIT
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+SO_SNDBUFFORCE = 32
+"""socket(7), for root."""
 
 
 def listening(path: Path) -> socket.socket:
@@ -63,6 +69,83 @@ async def test_a_truncated_message_is_an_error_and_the_next_one_is_whole(tmp_pat
     assert await channel.receive() == b"1234"
     client.close()
     await channel.aclose()
+
+
+def test_a_message_takes_as_much_memory_as_it_needs() -> None:
+    done = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True, timeout=LIMIT, check=True)
+    assert int(done.stdout) < 1000
+
+
+MANY = """
+import os, socket, trio, activation
+
+def resident():
+    with open("/proc/self/statm") as numbers:
+        return int(numbers.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+async def main():
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    channel = activation.SeqpacketChannel(trio.socket.from_stdlib_socket(ours))
+    kept, before = [], resident()
+    for _ in range(10_000):
+        theirs.send(b"short")
+        kept.append(await channel.receive())
+    print((resident() - before) // len(kept))
+
+trio.run(main)
+"""
+
+
+def test_threads_do_not_mix_up_their_messages(tmp_path: Path) -> None:
+    async def receive(name: str) -> None:
+        channel, client = await accepted(tmp_path / name)
+        message = name.encode() * 100_000
+        with client:
+            for _ in range(300):
+                client.send(message)
+                assert await channel.receive() == message
+        await channel.aclose()
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(lambda name: trio.run(receive, name), "ab"))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may have so long ones sent")
+async def test_a_longer_message_than_usual_can_be_allowed(tmp_path: Path) -> None:
+    channel, client = await accepted(tmp_path / "m.sk")
+    client.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 4 << 20)
+    channel.max_message_size = 1 << 20
+    message = os.urandom(1 << 20)
+    client.send(message)
+    assert await channel.receive() == message
+    client.close()
+    await channel.aclose()
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_receive_can_be_cancelled_and_closed(tmp_path: Path, waits: bool) -> None:
+    channel, client = await accepted(tmp_path / "m.sk")
+    if not waits:
+        client.send(b"message")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await channel.receive()
+    assert scope.cancelled_caught
+    if not waits:
+        assert await channel.receive() == b"message"
+
+    async def receive() -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await channel.receive()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        if waits:
+            await trio.testing.wait_all_tasks_blocked()
+        else:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        await channel.aclose()
+    client.close()
 
 
 async def test_what_cannot_be_sent_is_told(tmp_path: Path) -> None:
