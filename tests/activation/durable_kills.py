@@ -3,10 +3,14 @@
 ``python -m tests.activation.durable_kills unix first 40`` kills a daemon for Unix clients in its first life at every
 40th byte code, one run for each; ``tcp recovery 1`` kills the one that goes on after a kill at every single one. It
 prints how many points there were, how many clients were reset before they had any answer, and what went wrong.
+
+``tcp reset 40`` lets the daemon live, and resets its client at every 40th byte code: the next client is served, and
+nothing is left of the one that is gone.
 """
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import json
 import mmap
@@ -14,6 +18,7 @@ import os
 import select
 import signal
 import socket
+import stat
 import struct
 import sys
 import tempfile
@@ -34,6 +39,9 @@ if TYPE_CHECKING:
 
 LIBRARY = str(Path(activation.__file__).parent)
 LINES = 4
+CONNECTIONS = 8
+TABLE = 4096
+"""Where the memory says which slots are taken, a byte for each."""
 
 
 async def count(stream: DurableStream) -> None:
@@ -44,19 +52,37 @@ async def count(stream: DurableStream) -> None:
             return
 
 
+class PausedError(Exception):
+    """The daemon has come to the byte code of that number, and waits."""
+
+
 class Daemon:
     """One life of the daemon, in a forked child, which dies at the byte code of that number."""
 
-    def __init__(self, files: list[tuple[str, int]], notify: str, counter: mmap.mmap, dies_at: int) -> None:
+    def __init__(
+        self,
+        files: list[tuple[str, int]],
+        notify: str,
+        counter: mmap.mmap,
+        dies_at: int,
+        pauses: tuple[int, int] | None,
+    ) -> None:
         self.pid = os.fork()
         if not self.pid:
             try:
-                self._live(files, notify, counter, dies_at)
+                self._live(files, notify, counter, dies_at, pauses)
             finally:
                 os._exit(1)
         self.pidfd = os.pidfd_open(self.pid)
 
-    def _live(self, files: list[tuple[str, int]], notify: str, counter: mmap.mmap, dies_at: int) -> None:
+    def _live(
+        self,
+        files: list[tuple[str, int]],
+        notify: str,
+        counter: mmap.mmap,
+        dies_at: int,
+        pauses: tuple[int, int] | None,
+    ) -> None:
         copies = [os.dup(number) for _, number in files]
         os.environ |= {
             "NOTIFY_SOCKET": notify,
@@ -82,14 +108,17 @@ class Daemon:
             nonlocal seen
             if event == "opcode":
                 seen += 1
-                if seen == dies_at:
+                if seen == dies_at and pauses:
+                    os.write(pauses[0], b".")
+                    os.read(pauses[1], 1)
+                elif seen == dies_at:
                     os.kill(os.getpid(), signal.SIGKILL)
                 struct.pack_into("I", counter, 0, seen)
             return on_code
 
         sys._getframe().f_trace_opcodes = True  # Python 3.12 traces byte codes only if a frame wants it by now
         sys.settrace(on_call)
-        trio.run(partial(activation.serve, count, durable=activation.Durable(connections=8)))
+        trio.run(partial(activation.serve, count, durable=activation.Durable(connections=CONNECTIONS)))
         os._exit(0)
 
     def close(self) -> None:
@@ -104,8 +133,17 @@ class Daemon:
 class Run:
     """A manager with its store, a daemon that dies once or twice, and a client."""
 
-    def __init__(self, family: str, folder: str, counter: mmap.mmap, deaths: list[int]) -> None:
+    def __init__(
+        self, family: str, folder: str, counter: mmap.mmap, deaths: list[int], *, pauses: bool = False
+    ) -> None:
         self.counter, self.deaths, self.starts = counter, deaths, 0
+        # The daemon's ends, above the numbers that it closes, and ours.
+        (self.paused, told), (waits, self.goes_on) = os.pipe(), os.pipe()
+        self.pauses = (
+            (fcntl.fcntl(told, fcntl.F_DUPFD, 300), fcntl.fcntl(waits, fcntl.F_DUPFD, 300)) if pauses else None
+        )
+        os.close(told)
+        os.close(waits)
         if family == "tcp":
             self.listener = socket.create_server(("127.0.0.1", 0))
         else:
@@ -114,18 +152,23 @@ class Run:
             self.listener.listen()
         self.receiver = activation.NotifyReceiver()
         self.store = activation.DescriptorStore(8)
+        self.connect()
+        self.start()
+
+    def connect(self) -> None:
         self.client = socket.socket(self.listener.family)
         self.client.connect(self.listener.getsockname())
-        self.start()
 
     def start(self) -> None:
         dies_at = self.deaths[self.starts] if self.starts < len(self.deaths) else 0
         self.starts += 1
         files = [("main", self.listener.fileno()), *self.store.files()]
-        self.daemon = Daemon(files, self.receiver.address, self.counter, dies_at)
+        self.daemon = Daemon(files, self.receiver.address, self.counter, dies_at, self.pauses)
 
     def close(self) -> None:
         self.daemon.close()
+        for fd in (self.paused, self.goes_on, *(self.pauses or ())):
+            os.close(fd)
         self.client.close()
         self.listener.close()
         self.store.close()
@@ -140,7 +183,7 @@ class Run:
         deadline = time.monotonic() + LIMIT
         while True:
             poll = select.poll()
-            for fd in (self.client.fileno(), self.daemon.pidfd, self.receiver.fileno()):
+            for fd in (self.client.fileno(), self.daemon.pidfd, self.receiver.fileno(), self.paused):
                 poll.register(fd, select.POLLIN)
             ready = [fd for fd, _ in poll.poll(1000)]
             assert time.monotonic() < deadline, "the client waits for its answer"
@@ -149,6 +192,8 @@ class Run:
                 self.daemon.close()
                 self.hear()
                 self.start()
+            if self.pauses and self.paused in ready:
+                raise PausedError
             if self.client.fileno() in ready:
                 try:
                     return self.client.recv(1000)
@@ -178,6 +223,24 @@ class Run:
         assert not rest, f"after the end there is {rest!r}"
         return True
 
+    def reset(self) -> None:
+        """Reset the client, wherever the daemon is, and be another one; nothing is left of both."""
+        try:
+            self.live(None)
+            return  # the daemon has not come that far this time
+        except PausedError:
+            os.read(self.paused, 1)
+        self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.client.close()
+        os.write(self.goes_on, b".")
+        self.connect()
+        assert self.live(None), "the next client was not served"
+        (memfd,) = (fd for _, fd in self.store.files() if stat.S_ISREG(os.fstat(fd).st_mode))
+        deadline = time.monotonic() + LIMIT
+        while any(os.pread(memfd, CONNECTIONS, TABLE)):
+            assert time.monotonic() < deadline, "the slot of the client that is gone stays taken"
+            time.sleep(0.001)
+
 
 def main() -> None:
     family, life, every = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -187,8 +250,12 @@ def main() -> None:
 
     def run(point: int) -> bool:
         # In the recovery's case the first life is ended from outside.
-        one = Run(family, folder, counter, [0, point] if kill_after is not None else [point])
+        deaths = [0, point] if kill_after is not None else [point]
+        one = Run(family, folder, counter, deaths, pauses=life == "reset")
         try:
+            if life == "reset" and point:
+                one.reset()
+                return True
             return one.live(kill_after)
         finally:
             one.close()

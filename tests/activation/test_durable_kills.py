@@ -1,4 +1,4 @@
-"""A durable daemon that is killed at byte codes of the library: no client that had an answer notices.
+"""A durable daemon that is killed, or loses its client, at byte codes of the library: nobody else notices.
 
 The interval is that of a suite; ``python -m tests.activation.durable_kills unix first 1`` takes every single one.
 """
@@ -28,3 +28,13 @@ def test_a_kill_at_any_byte_code_is_not_noticed(family: str, life: str) -> None:
         assert found["unheard"] == []
     else:
         assert len(found["unheard"]) <= ACCEPTED_UNHELD // INTERVAL + 1
+
+
+@pytest.mark.parametrize("family", ["unix", "tcp"])
+def test_a_client_that_resets_at_any_byte_code_leaves_nothing(family: str) -> None:
+    command = [sys.executable, "-m", "tests.activation.durable_kills", family, "reset", str(INTERVAL)]
+    done = subprocess.run(command, capture_output=True, timeout=300, check=True)
+    found = json.loads(done.stdout)
+    assert found["failures"] == []
+    assert found["points"] > 5
+    assert done.stderr == b""  # no handler has failed
