@@ -22,7 +22,7 @@ from ._durable_memory import Memory, UnknownLayoutError
 from ._durable_options import STORED, WATCH, Durable
 from ._durable_queue import HoldingQueue
 from ._environment import ActivationError, environ
-from ._files import File, passed_before
+from ._files import File, files, passed_before
 from ._notify import notify_barrier
 from ._sockets import borrowed
 from ._store import store, unstore
@@ -186,7 +186,9 @@ def _raise_open_file_limit() -> None:
 
 
 def _resume(options: Durable) -> Kept | None:
-    left = [file for file in passed_before() if file.name == STORED and file.fileno() >= 0]
+    # A daemon with listeners of its own has not asked yet.
+    passed = passed_before() or files()
+    left = [file for file in passed if file.name == STORED and file.fileno() >= 0]
     if not left:
         return None
     memfds = [file for file in left if stat.S_ISREG(os.fstat(file.fileno()).st_mode)]

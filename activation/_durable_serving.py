@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import trio
 
 from ._files import passed_before
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from ._durable_options import Durable
 
 log = logging.getLogger("activation")
+
+PATIENCE: Final = 60.0
+"""Seconds within which another serve() of the process can go on with the connections of an earlier start."""
 
 
 @asynccontextmanager
@@ -41,14 +46,42 @@ async def durable_connections(wanted: bool | Durable, *, alone: bool) -> AsyncIt
             if durable:
                 durable.close()
         return
-    left = [file.name for file in passed_before() if file.fileno() >= 0] if alone else []
-    if left:
-        from ._durable_options import STORED
+    if not any(file.fileno() >= 0 for file in passed_before()):
+        yield None
+        return
+    from ._durable_options import STORED
 
-        if STORED in left:
-            # Their clients would wait for ever.
-            from ._durable_recovery import discard
+    if alone and _are_left(STORED):
+        _end()
+    if not _are_left(STORED):
+        yield None
+        return
+    failure = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_end_later, STORED)
+        try:
+            yield None
+        except Exception as error:
+            failure = error  # not in a group
+        nursery.cancel_scope.cancel()
+    if failure:
+        raise failure
 
-            log.warning("durable connections of the earlier start are closed: this one serves without durable=True")
-            discard()
-    yield None
+
+async def _end_later(name: str) -> None:
+    """End the connections of an earlier start once no other serve() of the process goes on with them."""
+    await trio.sleep(PATIENCE)
+    if _are_left(name):
+        _end()
+
+
+def _are_left(name: str) -> bool:
+    return any(file.name == name and file.fileno() >= 0 for file in passed_before())
+
+
+def _end() -> None:
+    # Their clients would wait for ever.
+    from ._durable_recovery import discard
+
+    log.warning("durable connections of the earlier start are closed: this one serves without durable=True")
+    discard()

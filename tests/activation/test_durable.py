@@ -596,6 +596,27 @@ async def test_the_next_serve_of_a_process_goes_on_with_the_connections(kit: Kit
         kit.wants_durable = False
 
 
+async def test_a_daemon_with_listeners_of_its_own_goes_on_with_the_connections(tmp_path: Path) -> None:
+    path = tmp_path / "own.sk"
+
+    async def main() -> None:
+        listener = trio.socket.socket(socket.AF_UNIX)
+        path.unlink(missing_ok=True)
+        await listener.bind(str(path))
+        listener.listen()
+        await activation.serve(count, [trio.SocketListener(listener)], durable=True)
+        path.unlink()
+
+    async with activated(main, {}, store=4) as daemon:
+        await daemon.ready()
+        async with await trio.open_unix_socket(str(path)) as client:
+            assert await answer(client, b"a\n") == b"1 a\n"
+            await daemon.restart()
+            assert await answer(client, b"b\n") == b"2 b\n"
+            await daemon.crash()
+            assert await answer(client, b"c\n") == b"3 c\n"
+
+
 async def test_at_sigint_connections_may_finish(kit: Kit) -> None:
     async with activated(serving(count), {"main": "unix"}, store=4) as daemon:
         await daemon.ready()
@@ -945,6 +966,33 @@ async def test_a_start_that_is_not_durable_ends_what_was(kit: Kit, caplog: pytes
         assert daemon.stored == []
         assert "without durable=True" in caplog.text
         assert await answer(await daemon.connect("main"), b"a\n") == b"a\n"
+
+
+async def test_a_start_that_is_not_durable_ends_what_was_also_with_listeners_of_its_own(
+    kit: Kit, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("activation._durable_serving.PATIENCE", 0.1)
+
+    async def main() -> None:
+        listeners = activation.listeners(activation.files())
+        if kit.wants_durable:
+            await activation.serve(count, listeners, durable=True)
+        else:
+            await activation.serve(plain, listeners)
+
+    async def plain(stream: trio.SocketStream) -> None:
+        async for data in stream:
+            await stream.send_all(data)
+
+    async with activated(main, {"main": "unix"}, store=4) as daemon:
+        await daemon.ready()
+        old = await daemon.connect("main")
+        assert await answer(old, b"a\n") == b"1 a\n"
+        kit.wants_durable = False
+        await daemon.restart()
+        assert await old.receive_some() == b""
+        assert daemon.stored == []
+        assert "without durable=True" in caplog.text
 
 
 async def test_what_the_store_has_lost_a_part_of_is_refused(kit: Kit, caplog: pytest.LogCaptureFixture) -> None:
