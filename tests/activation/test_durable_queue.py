@@ -27,32 +27,50 @@ SMALL = Durable(connections=2000, input=1, output=1, state=1)
 
 
 class Failing(socket.socket):
-    """A socket on which so many sends succeed, and no more.
-
-    Attributes:
-        kills: whether the last one that succeeds is told to have failed, so that nothing is done after it.
-    """
+    """A socket on which so many sends succeed, and no more."""
 
     left = 1 << 30
-    kills = False
 
     def sendmsg(self, *arguments: Any) -> int:
-        if self.left:
-            self.left -= 1
-            sent = super().sendmsg(*arguments)
-            if self.left or not self.kills:
-                return sent
-        raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
+        if not self.left:
+            raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
+        self.left -= 1
+        return super().sendmsg(*arguments)
+
+
+class Killed(BaseException):
+    """What ends a process in the test's own."""
+
+
+class Killing(socket.socket):
+    """A socket on which so many sends and receives are the last."""
+
+    left = 1 << 30
+
+    def step(self) -> None:
+        Killing.left -= 1
+        if not Killing.left:
+            raise Killed
+
+    def sendmsg(self, *arguments: Any) -> int:
+        sent = super().sendmsg(*arguments)
+        self.step()
+        return sent
+
+    def recv(self, *arguments: Any) -> bytes:
+        data = super().recv(*arguments)
+        self.step()
+        return data
 
 
 class Connections:
     """Slots with connections that the queue holds."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: type[Failing | Killing] = Failing) -> None:
         self.memory = Memory.create(SMALL)
-        one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.entrance = Failing(fileno=one.detach())
-        self.queue = HoldingQueue((self.entrance, other))
+        one, other = (kind(fileno=end.detach()) for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        self.entrance = one
+        self.queue = HoldingQueue((one, other))
         self.living: dict[Slot, socket.socket] = {}
 
     def begin(self) -> Slot:
@@ -150,7 +168,7 @@ import os, random, resource, socket
 from activation._durable_memory import Memory
 from activation._durable_options import Durable
 from activation._durable_queue import HoldingQueue
-from tests.activation.test_durable_queue import Connections, cookie_of
+from tests.activation.test_durable_queue import Connections, Killed, Killing, cookie_of
 resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))
 if not os.geteuid():
     os.setuid(random.randrange(1 << 20, 1 << 30))
@@ -183,9 +201,11 @@ print("held:", sum(map(len, queue.contents())))
 """
 
 KILLED = """
-# A process is killed after each of the sends of a clean, and another one with the same limit goes on.
-for sends in range(20):
-    connections = Connections()
+# A process is killed after each step of a clean, and another one with the same limit goes on.
+steps, done = 0, False
+while not done:
+    steps += 1 if steps < 8 else 31
+    connections = Connections(Killing)
     queue, capacity = connections.queue, connections.queue.capacity
     slots = [connections.hold() for _ in range(capacity)]
     for slot in slots[::2]:
@@ -193,11 +213,13 @@ for sends in range(20):
     while len(connections.living) < capacity:
         queue.make_room()
         connections.hold()
-    connections.entrance.left, connections.entrance.kills = sends, True
+    Killing.left = steps
     try:
         queue.clean()
-    except OSError:
+        done = True
+    except Killed:
         pass
+    Killing.left = 1 << 30
     cookies = {slot.cookie for slot in connections.living}
     while connections.living:
         connections.living.popitem()[1].close()
@@ -211,12 +233,12 @@ for sends in range(20):
                 found[cookie] = sock
             else:
                 sock.close()
-    assert found.keys() == cookies, (sends, len(found), len(cookies))
+    assert found.keys() == cookies, (steps, len(found), len(cookies))
     for sock in found.values():
         sock.close()
     again.close()
     connections.memory.close()
-print("all found")
+print(steps > 2 and "all found")
 """
 
 
