@@ -4,6 +4,10 @@ Python runs one handler for a signal, so whoever sets the last one takes the sig
 interpreter also writes the number of every signal that has a handler into one descriptor, signal.set_wakeup_fd(),
 which trio uses to wake its loop. A daemon reads the numbers there: it hears a signal even if the program has opened a
 trio.open_signal_receiver() for it, before or after. What the daemon reads goes on to the descriptor of before.
+
+A receiver puts back the handler that it found, whatever has happened since. One that was there first leaves a daemon
+without a handler, and one that ends last leaves the handler of a daemon that is over. So as long as a receiver is in
+the way, each turn of the loop looks whether it is gone.
 """
 
 from __future__ import annotations
@@ -93,13 +97,20 @@ class Signals:
 
 
 class _ProcessSignals:
-    """The signals of this process, while a daemon hears them."""
+    """The signals of this process, while a daemon hears them.
+
+    Attributes:
+        before: the handlers of before, where the daemon's was set.
+        ended: whether the daemon is over.
+    """
 
     def __init__(self, put: Callable[[int], None]) -> None:
         global _active
         self._put = put
-        self._before: dict[int, Any] = {}
-        self._ended = False
+        self.before: dict[int, Any] = {}
+        self._covered: set[int] = set()  # the signals for which a receiver is in the way
+        self._look_out: _LookOut | None = None
+        self.ended = False
         self._reading, self._writing = socket.socketpair()
         self._reading.setblocking(False)
         self._writing.setblocking(False)
@@ -107,11 +118,17 @@ class _ProcessSignals:
         _active = self
 
     def catch(self, numbers: Collection[int]) -> None:
-        for number in numbers - self._before.keys():
-            before = self._before[number] = signal.getsignal(number)
-            # A receiver's handler stays: all that is needed here is that there is one.
-            if getattr(before, "__globals__", None) is not _RECEIVERS:
-                signal.signal(number, self._handle)
+        for number in numbers - self.before.keys() - self._covered:
+            handler = signal.getsignal(number)
+            if _is_receivers(handler):
+                self._covered.add(number)  # all that is needed here is that there is a handler
+                continue
+            owner = getattr(handler, "__self__", None)
+            if isinstance(owner, _ProcessSignals) and owner.ended:
+                handler = owner.before[number]
+            self.before[number] = handler
+            signal.signal(number, self._handle)
+        self._look_out_for_covered()
 
     async def wait(self) -> None:
         """Wait until some signal came, and put those that did."""
@@ -125,12 +142,34 @@ class _ProcessSignals:
         self._take()
         self._close()
         _active = None
+        self._covered = {number for number in self.before if _is_receivers(signal.getsignal(number))}
+        self._look_out_for_covered()
         return ours
 
     def forget(self) -> None:
         """In a forked child: do what was done before, and leave the sockets and the loop to the parent."""
         self._restore(-1)
         self._close()
+
+    def look(self) -> None:
+        """Do what a receiver that is gone has left undone."""
+        uncovered = {number for number in self._covered if not _is_receivers(signal.getsignal(number))}
+        self._covered -= uncovered
+        if not self.ended:
+            self.catch(uncovered)
+            return
+        for number in uncovered:
+            if signal.getsignal(number) == self._handle:
+                self._put_back(number)
+        self._look_out_for_covered()
+
+    def _look_out_for_covered(self) -> None:
+        if self._covered and self._look_out is None:
+            self._look_out = _LookOut(self.look)
+            trio.lowlevel.add_instrument(self._look_out)
+        elif not self._covered and self._look_out is not None:
+            trio.lowlevel.remove_instrument(self._look_out)
+            self._look_out = None
 
     def _take(self) -> None:
         try:
@@ -143,29 +182,52 @@ class _ProcessSignals:
             except OSError:
                 pass  # it is full, so whoever reads there wakes anyway
         for number in data:
-            if number in self._before:
+            if number in self.before or number in self._covered:
                 self._put(number)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        # A receiver that was opened before our end and closed after it has put this back.
-        if self._ended:
-            signal.signal(number, self._before[number])
+        # The daemon is over, a receiver has just put this back, and the loop has not turned since.
+        if self.ended:
+            self._put_back(number)
             signal.raise_signal(number)
+
+    def _put_back(self, number: int) -> None:
+        before = self.before[number]
+        # None is a handler that is not Python's: it was there before the interpreter, which cannot set it.
+        signal.signal(number, signal.SIG_DFL if before is None else before)
 
     def _restore(self, fd_before: int) -> list[int]:
         """Restore what was before, but for what somebody else has changed since; return the signals that were ours."""
-        ours = [number for number in self._before if signal.getsignal(number) == self._handle]
+        ours = [number for number in self.before if signal.getsignal(number) == self._handle]
         for number in ours:
-            signal.signal(number, self._before[number])
+            self._put_back(number)
         current = signal.set_wakeup_fd(fd_before, warn_on_full_buffer=False)
         if current != self._writing.fileno():
             signal.set_wakeup_fd(current, warn_on_full_buffer=False)
         return ours
 
     def _close(self) -> None:
-        self._ended = True
+        self.ended = True
         self._reading.close()
         self._writing.close()
+
+
+def _is_receivers(handler: object) -> bool:
+    """Whether a trio.open_signal_receiver() has set it."""
+    return getattr(handler, "__globals__", None) is _RECEIVERS
+
+
+class _LookOut(trio.abc.Instrument):
+    """Looks at every turn of the loop, and at its end."""
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        self._look = look
+
+    def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002
+        self._look()
+
+    def after_run(self) -> None:
+        self._look()
 
 
 _active: _ProcessSignals | None = None

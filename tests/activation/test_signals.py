@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from activation._signals import Signals
 from tests.commands import LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 NUMBER = signal.SIGUSR1
 
@@ -126,6 +131,104 @@ async def test_a_receiver_that_outlives_the_daemon_leaves_the_handler_of_before(
     assert before == [NUMBER]
     kill()
     assert before == [NUMBER, NUMBER]
+
+
+async def test_the_handler_of_before_is_back_as_soon_as_such_a_receiver_is_gone(before: list[int]) -> None:
+    handler = signal.getsignal(NUMBER)
+    with hearing():
+        receiver = trio.open_signal_receiver(NUMBER)
+        receiver.__enter__()
+    await wait_all_tasks_blocked()
+    receiver.__exit__(None, None, None)
+    await wait_all_tasks_blocked()
+    assert signal.getsignal(NUMBER) is handler
+
+
+def test_it_is_back_at_the_end_of_the_loop_at_the_latest(before: list[int]) -> None:
+    handler = signal.getsignal(NUMBER)
+
+    async def main() -> None:
+        with hearing():
+            receiver = trio.open_signal_receiver(NUMBER)
+            receiver.__enter__()
+        receiver.__exit__(None, None, None)
+
+    trio.run(main)
+    assert signal.getsignal(NUMBER) is handler
+
+
+async def test_the_next_daemon_hears_what_such_a_receiver_leaves(before: list[int]) -> None:
+    with hearing():
+        receiver = trio.open_signal_receiver(NUMBER)
+        receiver.__enter__()
+    for turns in (True, False):
+        with hearing() as signals:
+            receiver.__exit__(None, None, None)
+            if turns:
+                await wait_all_tasks_blocked()
+            else:
+                signals.end()
+                signals.hear(NUMBER)
+            kill()
+            with trio.fail_after(LIMIT):
+                assert await signals.next() == NUMBER
+            receiver = trio.open_signal_receiver(NUMBER)
+            receiver.__enter__()
+    receiver.__exit__(None, None, None)
+    await wait_all_tasks_blocked()
+    assert before == []
+    kill()
+    assert before == [NUMBER]
+
+
+async def test_a_receiver_that_was_there_first_and_ends_first_leaves_the_signal_to_the_daemon(
+    before: list[int],
+) -> None:
+    receiver = trio.open_signal_receiver(NUMBER)
+    receiver.__enter__()
+    with hearing() as signals:
+        receiver.__exit__(None, None, None)
+        await wait_all_tasks_blocked()
+        kill()
+        with trio.fail_after(LIMIT):
+            assert await signals.next() == NUMBER
+        assert before == []
+    kill()
+    assert before == [NUMBER]
+
+
+FOREIGN = """
+#include <signal.h>
+static void handle(int number) { (void)number; }
+__attribute__((constructor)) static void begin(void) { signal(SIGTERM, handle); }
+"""
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_a_handler_that_is_not_pythons_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "foreign.c").write_text(FOREIGN)
+    library = str(tmp_path / "foreign.so")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, str(tmp_path / "foreign.c")], check=True)
+    program = (
+        "import activation, os, signal, trio\n"
+        "assert signal.getsignal(signal.SIGTERM) is None\n"
+        "async def main():\n"
+        "    async with trio.open_nursery() as nursery:\n"
+        "        nursery.start_soon(activation.serve, None)\n"
+        "        await trio.testing.wait_all_tasks_blocked()\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "trio.run(main)\n"
+        "print(signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"import trio.testing\n{program}"],
+        env={**os.environ, "LD_PRELOAD": library},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
 
 
 async def test_what_came_goes_on_to_the_descriptor_of_before(before: list[int]) -> None:
