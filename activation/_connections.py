@@ -64,6 +64,9 @@ class Connections:
             stream = SocketStream(stream)
         elif isinstance(stream, trio.SSLStream):
             self.handshaking += 1
+            below = stream.transport_stream
+            if type(below) is trio.SocketStream and below.socket.fileno() >= 0:
+                stream.transport_stream = SocketStream(below)
         self.nursery.start_soon(self._run, stream, handler)
 
     async def _run(self, stream: trio.abc.AsyncResource, handler: Handler) -> None:

@@ -120,7 +120,7 @@ async def serve(
     Where the listener makes a ``trio.SocketStream``, the handler gets a stream on the same socket that has all that
     trio's has, is an instance of it for isinstance(), and takes less time: receiving lets the other tasks run before it
     tries, and a send that follows a receive does not let them run again. A task that moves bulk lets them run once in
-    192 KiB. Every call checks for cancellation, as in trio.
+    192 KiB. Every call checks for cancellation, as in trio. TLS is on such a stream, too.
 
     Handlers may be given by FileDescriptorName= of systemd.socket(5), for several protocols in one daemon, with one
     READY, one idle clock and one drain for all::

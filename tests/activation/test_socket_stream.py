@@ -5,11 +5,17 @@ import random
 import socket
 import struct
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from trio.testing import assert_checkpoints, check_half_closeable_stream, wait_all_tasks_blocked
+from trio.testing import (
+    assert_checkpoints,
+    check_half_closeable_stream,
+    check_two_way_stream,
+    wait_all_tasks_blocked,
+)
 
 import activation
 from activation._socket_stream import MOST_WAITS, RECEIVE_SIZE, SocketStream
@@ -550,7 +556,46 @@ async def test_tls_can_begin_on_it(certificate: tuple[ssl.SSLContext, ssl.SSLCon
     assert received == data
 
 
+async def test_tls_on_it_is_a_stream_as_trio_wants_them(certificate: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    server, client = certificate
+
+    async def make() -> tuple[trio.abc.Stream, trio.abc.Stream]:
+        ours, theirs = pair()
+        return (
+            trio.SSLStream(ours, server, server_side=True, https_compatible=True),
+            trio.SSLStream(theirs, client, server_hostname="localhost", https_compatible=True),
+        )
+
+    with trio.fail_after(LIMIT):
+        await check_two_way_stream(make, None)
+
+
 # What serve gives to a handler
+
+
+@pytest.mark.parametrize("switching", [False, True])
+async def test_serve_gives_it_to_tls_too(certificate: tuple[ssl.SSLContext, ssl.SSLContext], switching: bool) -> None:
+    server, client = certificate
+    got: list[object] = []
+
+    async def handler(given: trio.SSLStream[trio.SocketStream]) -> None:
+        got.append(given.transport_stream)
+        async for data in given:
+            await given.send_all(data)
+
+    with tcp_listener() as sock:
+        port = sock.getsockname()[1]
+        passed = [activation.File(sock.detach(), "secret")]
+    listeners = activation.tls_listeners((lambda: server) if switching else server, passed)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(activation.serve, handler, listeners))  # type: ignore[arg-type]
+        with trio.fail_after(LIMIT):
+            stream = await trio.open_ssl_over_tcp_stream("localhost", port, ssl_context=client)
+            await stream.send_all(b"hello")
+            assert await stream.receive_some() == b"hello"
+            await stream.aclose()
+        nursery.cancel_scope.cancel()
+    assert [type(one) for one in got] == [SocketStream]
 
 
 async def test_serve_gives_it_to_handlers_of_plain_connections() -> None:
