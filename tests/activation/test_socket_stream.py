@@ -588,7 +588,7 @@ async def test_serve_gives_it_to_tls_too(certificate: tuple[ssl.SSLContext, ssl.
         passed = [activation.File(sock.detach(), "secret")]
     listeners = activation.tls_listeners((lambda: server) if switching else server, passed)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial(activation.serve, handler, listeners))  # type: ignore[arg-type]
+        nursery.start_soon(partial(activation.serve, handler, listeners))
         with trio.fail_after(LIMIT):
             stream = await trio.open_ssl_over_tcp_stream("localhost", port, ssl_context=client)
             await stream.send_all(b"hello")
