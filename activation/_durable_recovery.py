@@ -112,7 +112,6 @@ async def open_kept(options: Durable) -> Kept | None:
         return Kept(_memory(options), None, [])
     memory, queue = _memory(options), HoldingQueue()
     memory.watched = watched
-    unstore(STORED)  # what an earlier process has stored, if the manager did not pass it
     store(STORED, memory.fd, *queue.ends, poll=False)
     return Kept(memory, queue, [], _watch() if watched else None)
 
@@ -275,6 +274,9 @@ async def _missing() -> tuple[str | None, bool]:
     reading: list[int] = []
     writing: list[int] = []
     try:
+        # What is there and was not passed is of no use: that of a program that this one has replaced by execve(2).
+        unstore(STORED)
+        unstore(WATCH)
         for _ in range(_COUNT + 1):
             for end, ends in zip(os.pipe(), (reading, writing), strict=True):
                 ends.append(end)

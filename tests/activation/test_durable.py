@@ -727,6 +727,71 @@ async def test_a_place_that_becomes_free_is_for_whoever_waits_on_any_listener(ki
                 await client.aclose()
 
 
+CROWDED = """
+import logging, os, random, resource, socket, trio, activation, activation._durable, activation._durable_options
+from functools import partial
+
+class Telling(logging.Handler):
+    def emit(self, record):
+        activation.notify("X_WAITS=1") if "Too many references" in record.getMessage() else None
+
+logging.getLogger().addHandler(Telling())
+resource.setrlimit(resource.RLIMIT_NOFILE, (150, 150))
+if not os.geteuid():
+    os.setuid(random.randrange(1 << 20, 1 << 30))  # the kernel counts descriptors in messages for each user
+others = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+async def count(stream):
+    while line := await stream.receive_until(b"\\n"):
+        if line == b"crowd\\n":
+            try:
+                while True:
+                    socket.send_fds(others[0], [b"."], [0])
+            except OSError:
+                pass
+        stream.state = b"%d" % (int(stream.state or b"0") + 1)
+        await stream.send_all(stream.state + b" " + line)
+
+trio.run(partial(activation.serve, count, durable=True))
+"""
+
+
+async def test_where_no_connection_can_be_held_any_more_clients_wait_for_the_next_start() -> None:
+    async with activated([sys.executable, "-c", CROWDED], {"main": "unix"}, store=4) as daemon:
+        await daemon.ready()
+        first = await daemon.connect("main")
+        assert await answer(first, b"crowd\n") == b"1 crowd\n"
+        second, third, fourth = [await daemon.connect("main") for _ in range(3)]
+        assert await answer(second, b"a\n") == b"1 a\n"
+        await daemon.wait_told("X_WAITS=1")
+        assert await answer(second, b"b\n") == b"2 b\n"
+        await daemon.restart()
+        for client in (third, fourth):
+            assert await answer(client, b"a\n") == b"1 a\n"
+        assert await answer(second, b"c\n") == b"3 c\n"
+        assert await answer(first, b"d\n") == b"2 d\n"
+
+
+async def test_what_is_stored_and_was_not_passed_takes_no_room(kit: Kit) -> None:
+    """As where a program has replaced itself by execve(2)."""
+
+    async def main() -> None:
+        if kit.wants_durable:
+            kit.wants_durable = False
+            for number in range(4):
+                memfd = os.memfd_create("stray")
+                activation.store("activation.connections" + ".watch" * (number == 3), memfd)
+                os.close(memfd)
+        await activation.serve(count, durable=True)
+
+    async with activated(main, {"main": "unix"}, store=4) as daemon:
+        await daemon.ready()
+        client = await daemon.connect("main")
+        assert await answer(client, b"a\n") == b"1 a\n"
+        await daemon.restart()
+        assert await answer(client, b"b\n") == b"2 b\n"
+
+
 # From one version of a program to the next
 
 

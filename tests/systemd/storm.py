@@ -178,7 +178,10 @@ def main() -> int:
             print(manager.state()[-20_000:], file=sys.stderr)
             raise
         lost = 0 if options.come_and_go else clients.ended
-        print(f"{lost} connections were lost, each of {clients.answers:,} lines was answered once and in order")
+        print(
+            f"{lost} connections that had an answer were lost, {clients.unheard} were reset before one; "
+            f"each of {clients.answers:,} lines was answered once and in order"
+        )
         return int(lost > 0)
 
 
