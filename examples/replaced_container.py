@@ -72,6 +72,9 @@ def main() -> int:
         containers = [str(SCRIPTS / "minirunc"), "--root", f"{folder}/run"]
         for version in (1, 2):
             add_bundle(folder / f"v{version}", version)
+        if reason := why_no_container_starts(folder / "v1", containers):
+            print(f"replaced_container.py: minirunc cannot start a container here: {reason}", file=sys.stderr)
+            return 1
         exchange(folder, 1)
         address = free_address()
         (folder / "counter.socket").write_text(SOCKET_UNIT.format(*address))
@@ -89,7 +92,7 @@ def main() -> int:
                 activator.terminate()
                 assert activator.stderr
                 tell(activator.stderr.read())
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, subprocess.CalledProcessError) as error:
             print(f"replaced_container.py: the session ended: {error}", file=sys.stderr)
             return 1
         left = subprocess.run([*containers, "list", "--quiet"], stdout=subprocess.PIPE, text=True, check=True).stdout
@@ -172,6 +175,19 @@ def add_bundle(bundle: Path, version: int) -> None:
         {"destination": path, "type": "bind", "source": path, "options": ["rbind", "ro"]} for path in shown
     ]
     (bundle / "config.json").write_text(json.dumps(config))
+
+
+def why_no_container_starts(bundle: Path, containers: list[str]) -> str:
+    """What minirunc says where a container like this one fails; nothing if it runs. The service would try for ever."""
+    config = json.loads((bundle / "config.json").read_text())
+    config["root"]["path"] = str(bundle / "rootfs")
+    config["process"]["args"] = [PYTHON, "-S", "-c", "import trio, activation"]
+    trial = bundle.with_name("trial")
+    trial.mkdir()
+    (trial / "config.json").write_text(json.dumps(config))
+    command = [*containers, "run", "--bundle", str(trial), "trial"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    return "" if done.returncode == 0 else done.stderr.strip() or f"status {done.returncode}"
 
 
 def exchange(folder: Path, version: int) -> None:

@@ -18,6 +18,8 @@ import ctypes, os, sys
 ctypes.CDLL(None).prctl(24, {bundles.CAP_SYS_ADMIN}, 0, 0, 0)
 os.execv(sys.argv[1], sys.argv[1:])
 """
+CAP_SETUID = 7
+CANNOT_SET_USER = WITHOUT_CAPABILITY.replace(f"24, {bundles.CAP_SYS_ADMIN},", f"24, {CAP_SETUID},")
 
 
 @pytest.mark.skipif(bundles.needs_root, reason="containers take root (CAP_SYS_ADMIN)")
@@ -42,6 +44,15 @@ def test_what_is_missing_is_said() -> None:
     assert done.stdout == b""
     expected = "replaced_container.py: making a container takes root (CAP_SYS_ADMIN); run it with sudo\n"
     assert done.stderr.decode() == expected
+
+
+@pytest.mark.skipif(bundles.needs_root, reason="containers take root (CAP_SYS_ADMIN)")
+def test_where_no_container_can_start_it_says_so_and_ends() -> None:
+    done = run(sys.executable, "-c", CANNOT_SET_USER, sys.executable, example.__file__)
+    assert done.returncode == 1
+    assert b"> one" not in done.stdout
+    expected = "minirunc cannot start a container here: minirunc: process.user: Operation not permitted\n"
+    assert done.stderr.decode() == f"replaced_container.py: {expected}"
 
 
 def test_elsewhere_than_on_linux_it_says_so(
