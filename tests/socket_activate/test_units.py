@@ -498,6 +498,45 @@ def test_two_socket_units_share_one_service(tmp_path: Path) -> None:
         assert ask(tmp_path / "a.sk") == b"a.socket:other"
 
 
+def test_a_service_has_the_sockets_that_it_shares_from_its_client_on(tmp_path: Path) -> None:
+    # It learns late of a client that has come, and the next child that waits is quicker than it.
+    late = """
+import sys, time
+import trio
+from activation_cmd.socket_activate import main as socket_activate
+from activation_cmd.socket_activate.processes.reaper import Reaper
+from activation_cmd.socket_activate.processes.spare import Spare
+real_chosen, real_fork = Spare._chosen, Reaper.fork
+async def chosen(self, child):
+    await real_chosen(self, child)
+    await trio.sleep(1)
+def fork(self, starts, *, at_once):
+    child = real_fork(self, starts, at_once=at_once)
+    time.sleep(0.3)
+    return child
+Spare._chosen, Reaper.fork = chosen, fork
+sys.exit(socket_activate.main(sys.argv[1:]))
+"""
+    holds = "conn = listener.accept()[0]\nconn.sendall(b'served')\nconn.recv(1)\n"
+    own = "listener = socket.socket(fileno=3 + os.environ['LISTEN_FDNAMES'].split(':').index('b.socket'))\n"
+    a = write(tmp_path, holds)
+    b = write(tmp_path, own + holds, name="b", service="Sockets=b.socket a.socket\n")
+    with running(sys.executable, "-c", late, a, b, until=b"b.sk", status=0) as process:
+        for _ in range(3):
+            with connect(tmp_path / "b.sk") as client:
+                assert receive(client, 6) == b"served"
+                # This one comes before socket-activate has learnt of the first, for whom b started without it.
+                other = connect(tmp_path / "a.sk")
+                said(process, b"b.service: a client came")
+                other.settimeout(0.5)
+                with pytest.raises(TimeoutError):
+                    other.recv(6)
+                other.settimeout(LIMIT)
+            with other:
+                assert receive(other, 6) == b"served"
+            said(process, b"a.service: pid")
+
+
 def test_the_units_of_this_project_serve_without_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(SCRIPTS), prepend=os.pathsep)
     port = free_port()

@@ -39,6 +39,7 @@ class Child(Ending):
     Attributes:
         start: the start that it has become or was to become; None while it waits for a client.
         failure: why it could not become that.
+        begun: its start's service follows it, and those that share sockets with that know.
     """
 
     pid: int
@@ -47,6 +48,7 @@ class Child(Ending):
     _starts: Sequence[Start]
     start: Start | None
     failure: str = ""
+    begun: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     async def chosen(self) -> None:
         """Wait until a client has come, or what is in the way of that; as :meth:`settled`, but for ExecStartPre=."""

@@ -32,7 +32,10 @@ class Spare:
     _closed: bool = attrs.field(default=False, init=False)
 
     async def client_comes(self, start: Start) -> Child | None:
-        """Wait for a client; return the child that serves it, or None if nobody waits any more."""
+        """Wait for a client; return the child that serves it, or None if nobody waits any more.
+
+        No other child waits until the caller sets the child's ``begun``.
+        """
         if self._closed:
             return None
         send, receive = trio.open_memory_channel[Child | None](1)
@@ -77,6 +80,8 @@ class Spare:
             if child.start:
                 _, send = self._waiting.pop(id(child.start))
                 send.send_nowait(child)
+                # Until then, the next child would wait for clients of sockets that this service has now.
+                await child.begun.wait()
                 continue
             await child.exited.wait()
             self.reaper.executor.release(child.pid)

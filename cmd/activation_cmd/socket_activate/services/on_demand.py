@@ -90,6 +90,7 @@ class OnDemand:
                 self._began = trio.current_time()
                 self._catch_up(self.service.begin(child))
                 self._tell_rivals()
+                child.begun.set()
                 for rival in self._all_rivals():
                     rival._wanted.set()  # noqa: SLF001
                 end = await self.service.live()
