@@ -17,6 +17,7 @@ from activation_cmd.socket_activate.processes.executor import Executor
 from activation_cmd.socket_activate.processes.forker import Forker
 from activation_cmd.socket_activate.processes.start import IDENTITY, Start
 
+from tests.children import open_descriptors
 from tests.commands import LIMIT, eventually
 
 if TYPE_CHECKING:
@@ -57,8 +58,8 @@ def end(forked: Forked) -> tuple[int, bytes]:
     return os.waitstatus_to_exitcode(status), message
 
 
-def ahead(executor: Executor) -> int:
-    """The number of the child that is forked ahead, as soon as there is one."""
+def ahead(executor: Executor, *, waiting: bool = True) -> int:
+    """The number of the child that is forked ahead, as soon as there is one, or as soon as it waits."""
     found: list[int] = []
 
     def is_there() -> bool:
@@ -68,6 +69,11 @@ def ahead(executor: Executor) -> int:
 
     eventually(is_there, "a child is forked ahead")
     (pid,) = found
+    if not waiting:
+        return pid
+    # Where the executor has its socket, the child has its channel. Before it waits, it has more.
+    has = lambda pid: len(open_descriptors(pid))  # noqa: E731
+    eventually(lambda: has(pid) == has(executor.pid), "it has closed what is the executor's")
     return pid
 
 
@@ -107,8 +113,9 @@ def test_a_child_that_is_killed_at_any_moment_starts_or_does_not_and_the_next_on
     statuses: list[int] = []
     for _ in range(100):
         end(executor.fork([start("true")], at_once=True))
-        pid = ahead(executor)
-        with killed_after(pid, chance.uniform(0, 0.002)):
+        pid = ahead(executor, waiting=False)
+        with killed_after(pid, chance.uniform(0, 0.004)):
+            threading.Event().wait(chance.uniform(0, 0.004))
             forked = executor.fork([start("true")], at_once=True)
             status, message = end(forked)
             assert message == b""
