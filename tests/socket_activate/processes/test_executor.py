@@ -72,8 +72,9 @@ def ahead(executor: Executor, *, waiting: bool = True) -> int:
     if not waiting:
         return pid
     # Where the executor has its socket, the child has its channel. Before it waits, it has more.
-    has = lambda pid: len(open_descriptors(pid))  # noqa: E731
-    eventually(lambda: has(pid) == has(executor.pid), "it has closed what is the executor's")
+    eventually(
+        lambda: len(open_descriptors(pid)) == len(open_descriptors(executor.pid)), "it has closed what is not its own"
+    )
     return pid
 
 

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .assigned import assigned
-from .checks import identity_problems, passing_problems, service_problems, socket_problems, twice
+from .building import instance, service_unit, socket_unit
+from .checks import passing_problems, twice
 from .files import own_name, read_unit
-from .model import ACCEPTED, Pair, ServiceUnit, SocketUnit
+from .model import Pair, SocketUnit
 from .names import UnitName
-from .service_settings import SERVICE
 from .socket_settings import SOCKET
 from .specifiers import Unit, own_manager
-from .streams import resolved
 from .syntax import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .assigned import Assigned
     from .files import UnitFile
+    from .model import ServiceUnit
     from .specifiers import Manager
 
     Say = Callable[[Problem], None]
@@ -115,21 +114,21 @@ class _Loading:
         named = found.fields.pop("service", None)
         service_name = named or UnitName(file.name.prefix, "" if accept else file.name.instance, "service")
         expected = f"{file.path} is for it; expected it next to that" + ("" if accept else ", or another in Service=")
-        socket = _socket(file, found, say)
+        socket = socket_unit(file, found, say)
         template = read_unit(file.folders, service_name, say, expected) if accept else None
         service = self._example(template) if accept else self._service(file.folders, service_name, expected)
         if not socket or not service:
             return None
         socket = socket._replace(service=str(service_name) if accept else service.name)
-        instance = partial(_instance, template, self.manager) if template else None
-        return Pair(socket, service, instance)
+        make_instance = partial(instance, template, self.manager) if template else None
+        return Pair(socket, service, make_instance)
 
     def _example(self, template: UnitFile | None) -> ServiceUnit | None:
         """A service of the template, which shows what is wrong with it."""
         if template is None:
             return None
         name = template.name._replace(instance=_EXAMPLE)
-        made = _service(template, name, self.manager, self.problems.append)
+        made = service_unit(template, name, self.manager, self.problems.append)
         if made:
             self._services[made[0].name] = made
             self._folders[made[0].name] = template.folders
@@ -140,7 +139,7 @@ class _Loading:
         own = next((own_name(path, name) for each in folders if os.path.lexists(path := f"{each or '.'}/{name}")), name)
         if str(own) not in self._services:
             file = read_unit(folders, name, self.problems.append, expected)
-            made = _service(file, file.name, self.manager, self.problems.append) if file else None
+            made = service_unit(file, file.name, self.manager, self.problems.append) if file else None
             self._services[str(own)] = made
             if file:
                 self._folders[str(own)] = file.folders
@@ -193,60 +192,3 @@ def _unit_name(path: str, say: Say) -> UnitName | None:
         say(Problem(path, f"is no unit to start; {text}"))
         return None
     return name
-
-
-def _socket(file: UnitFile, found: Assigned, say: Say) -> SocketUnit | None:
-    """Make the unit, if all of it goes together."""
-    problems = list(socket_problems(file, found))
-    for problem in problems:
-        say(problem)
-    if problems or found.broken:
-        return None
-    fields = found.fields
-    accept = fields.get("accept", False)
-    fields.setdefault("trigger_limit_burst", 200 if accept else 20)
-    descriptor_name = fields.pop("descriptor_name", "") or (ACCEPTED if accept else str(file.name))
-    names = [descriptor_name] * len(fields["listen"])
-    return SocketUnit(name=str(file.name), descriptor_names=names, **fields)
-
-
-def _instance(template: UnitFile, manager: Manager, argument: str) -> ServiceUnit:
-    """The service of one connection."""
-    said: list[Problem] = []
-    name = UnitName.parse(str(template.name._replace(instance=argument)))
-    made = _service(template, name, manager, said.append)
-    if made is None:
-        raise ValueError("; ".join(f"{each.where}: {each.message}" for each in said if each.level == "error"))
-    return made[0]
-
-
-def _service(file: UnitFile, name: UnitName, manager: Manager, say: Say) -> tuple[ServiceUnit, dict[str, str]] | None:
-    """Make the unit, if all of it goes together; return it with the places of its settings."""
-    found = assigned(file, Unit(name, file.path, manager), SERVICE, say)
-    problems = list(identity_problems(found))
-    for problem in problems:
-        say(problem)
-    if found.broken or any(problem.level == "error" for problem in problems):
-        return None
-    fields: dict[str, Any] = found.fields
-    commands = fields.get("exec_start", [])
-    if len(commands) != 1:
-        where = commands[1].where if commands else file.path
-        say(Problem(where, f"has {len(commands) or 'no'} commands to start; expected exactly one, in ExecStart="))
-        return None
-    fields["exec_start"] = commands[0]
-    fields["environment"] = dict(fields.get("environment", []))
-    if fields.get("timeout_abort", "") == "":
-        fields["timeout_abort"] = fields.get("timeout_stop", ServiceUnit._field_defaults["timeout_stop"])
-    path, optional = fields.pop("working_directory", (None, False))
-    fields.pop("dynamic_user", None)
-    notifies = fields.get("type", "").startswith("notify") or fields.get("watchdog") or fields.get("store_maximum")
-    if notifies and fields.get("notify_access", "none") == "none":
-        fields["notify_access"] = "main"
-    unit = ServiceUnit(
-        name=str(name), working_directory=path, working_directory_optional=optional, **fields | resolved(fields)
-    )
-    problems = list(service_problems(file, unit, manager))
-    for problem in problems:
-        say(problem)
-    return None if problems else (unit, found.where)
