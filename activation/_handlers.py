@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ._environment import ActivationError
-from ._files import File
+from ._files import File, files, why_nothing_was_passed
 from ._kinds import kind_of
 from ._listeners import listeners
 from ._streams import streams
@@ -49,6 +50,65 @@ class Served:
         """Close what the handlers that run once had."""
         for _, thing, _ in self.once:
             thing.close()
+
+
+def what_is_served(
+    handler: Handler | Mapping[str, Handler],
+    given: Sequence[trio.abc.Listener[Any] | None] | Mapping[str, Sequence[trio.abc.Listener[Any] | None]] | None,
+    connections: Sequence[trio.abc.AsyncResource | None],
+    *,
+    durable: bool,
+) -> Served:
+    """Return what a serve() has to do: with what was passed, unless listeners are given.
+
+    Raises:
+        ActivationError: there is nothing to serve, or something that nothing would serve. What was passed is closed.
+        ValueError: an argument does not go with another.
+    """
+    if isinstance(handler, Mapping):
+        if any(connections):
+            raise ValueError("connections cannot be given to handlers by name; give serve() one handler")
+        if isinstance(given, Mapping):
+            return served_listeners(handler, given)
+        if given is not None:
+            raise ValueError("there are handlers by name, so listeners must be given by name, too")
+        return _taken(partial(served_by_name, handler), _passed(), durable=durable)
+    if isinstance(given, Mapping):
+        raise ValueError("listeners are given by name, so there must be handlers by name; expected a dictionary")
+    accepted = [(stream, handler) for stream in connections if stream]
+    if given is None:
+        served = _taken(partial(served_streams, handler), files() if accepted else _passed(), durable=durable)
+        served.accepted[:0] = accepted
+    else:
+        served = Served([(listener, handler) for listener in given if listener], accepted)
+    if not served:
+        raise ActivationError(
+            "there is nothing to serve: no socket that listens for streams was passed and none was given; start the "
+            "program by its socket unit or socket-activate, or give serve() listeners, such as "
+            "await trio.open_tcp_listeners(2000)"
+        )
+    return served
+
+
+def _taken(take: Callable[[list[File]], Served], passed: list[File], *, durable: bool) -> Served:
+    try:
+        if durable:
+            check_durable(passed)
+        return take(passed)
+    except (ActivationError, ValueError):
+        for file in passed:
+            file.close()  # nobody else knows of them
+        raise
+
+
+def _passed() -> list[File]:
+    passed = files()
+    if not passed:
+        raise ActivationError(
+            f"there is nothing to serve: {why_nothing_was_passed()}; or give serve() listeners, such as "
+            "await trio.open_tcp_listeners(2000)"
+        )
+    return passed
 
 
 def check_durable(passed: Sequence[File]) -> None:

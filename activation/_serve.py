@@ -13,9 +13,7 @@ import activation
 from ._accepting import Accepting
 from ._connections import Connections, close
 from ._durable_serving import durable_connections
-from ._environment import ActivationError
-from ._files import File, files, why_nothing_was_passed
-from ._handlers import Served, check_durable, served_by_name, served_listeners, served_streams
+from ._handlers import Served, what_is_served
 from ._life import life_to_join
 from ._notify import check_address, watchdog_enabled
 from ._server import Server
@@ -187,7 +185,7 @@ async def serve(
     if durable and isinstance(handler, Mapping):
         # The next process finds a connection's handler by its name, which is to be known of one that has several.
         handler = {name: partial(one) for name, one in handler.items()}
-    served = Served() if handler is None else _served(handler, listeners, connections, durable=bool(durable))
+    served = Served() if handler is None else what_is_served(handler, listeners, connections, durable=bool(durable))
     life = life_to_join()
     open_connections = Connections(life.activity, handshake_timeout)
     server = Server(
@@ -231,57 +229,3 @@ def _check(
             raise ValueError(f"{name} is {seconds}; expected seconds, 0 or more")
     if max_connections is not None and max_connections < 1:
         raise ValueError(f"max_connections is {max_connections}; expected 1 or more, or None for no limit")
-
-
-def _served(
-    handler: Callable[[Any], Awaitable[object]] | Mapping[str, Callable[[Any], Awaitable[object]]],
-    listeners: Sequence[trio.abc.Listener[Any] | None] | Mapping[str, Sequence[trio.abc.Listener[Any] | None]] | None,
-    connections: Sequence[trio.abc.AsyncResource | None],
-    *,
-    durable: bool,
-) -> Served:
-    """What is to be done, and by whom: what was passed, unless listeners are given."""
-    if isinstance(handler, Mapping):
-        if any(connections):
-            raise ValueError("connections cannot be given to handlers by name; give serve() one handler")
-        if isinstance(listeners, Mapping):
-            return served_listeners(handler, listeners)
-        if listeners is not None:
-            raise ValueError("there are handlers by name, so listeners must be given by name, too")
-        return _taken(partial(served_by_name, handler), _passed(), durable=durable)
-    if isinstance(listeners, Mapping):
-        raise ValueError("listeners are given by name, so there must be handlers by name; expected a dictionary")
-    given = [(stream, handler) for stream in connections if stream]
-    if listeners is None:
-        served = _taken(partial(served_streams, handler), files() if given else _passed(), durable=durable)
-        served.accepted[:0] = given
-    else:
-        served = Served([(listener, handler) for listener in listeners if listener], given)
-    if not served:
-        raise ActivationError(
-            "there is nothing to serve: no socket that listens for streams was passed and none was given; start the "
-            "program by its socket unit or socket-activate, or give serve() listeners, such as "
-            "await trio.open_tcp_listeners(2000)"
-        )
-    return served
-
-
-def _taken(take: Callable[[list[File]], Served], passed: list[File], *, durable: bool) -> Served:
-    try:
-        if durable:
-            check_durable(passed)
-        return take(passed)
-    except (ActivationError, ValueError):
-        for file in passed:
-            file.close()  # nobody else knows of them
-        raise
-
-
-def _passed() -> list[File]:
-    passed = files()
-    if not passed:
-        raise ActivationError(
-            f"there is nothing to serve: {why_nothing_was_passed()}; or give serve() listeners, such as "
-            "await trio.open_tcp_listeners(2000)"
-        )
-    return passed
