@@ -19,15 +19,9 @@ from typing import Any
 
 import trio
 
-from ._exec import (
-    DefaultSignals,
-    activation_variables,
-    base_environment,
-    make_moves,
-    named_descriptors,
-    plan_moves,
-)
+from ._exec import DefaultSignals, activation_variables, base_environment, named_descriptors
 from ._files import FIRST, is_open, own_pidfd_id
+from ._moves import make_moves, plan_moves
 from ._types import Environment, Passable, StrOrBytesPath
 
 MANAGER_VARIABLES = (b"NOTIFY_SOCKET", b"WATCHDOG_USEC", b"WATCHDOG_PID", b"FDSTORE")

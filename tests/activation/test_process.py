@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import activation
-from activation._exec import SPARE, plan_moves
 from activation._files import File
+from activation._moves import SPARE, plan_moves
 from tests.children import inode, no_leak, open_descriptors, output, tcp_listener, udp_socket
 from tests.commands import LIMIT
 
