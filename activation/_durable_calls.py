@@ -19,7 +19,6 @@ from _ctypes import (
     addressof,
     dlopen,
     dlsym,
-    get_errno,
 )
 from typing import TYPE_CHECKING, Final
 
@@ -41,12 +40,6 @@ class _Int(_SimpleCData):  # type: ignore[type-arg]
     _type_ = "i"
 
 
-class Pointer(_SimpleCData):  # type: ignore[type-arg]
-    """An address, as the calls take it. Made once and used often: to convert a number takes longer than to receive."""
-
-    _type_ = "P"
-
-
 class _Byte(_SimpleCData):  # type: ignore[type-arg]
     _type_ = "b"
 
@@ -59,16 +52,29 @@ class _Function(CFuncPtr):
 
 _LIBC: Final = dlopen(None, 0)  # type: ignore[arg-type]  # this process, and in it the C library
 # Without argtypes, numbers go as int and None as a null pointer, and both sooner.
-_recvmmsg: Final = _Function(dlsym(_LIBC, "recvmmsg"))
-_sendmmsg: Final = _Function(dlsym(_LIBC, "sendmmsg"))
+recvmmsg: Final = _Function(dlsym(_LIBC, "recvmmsg"))
+"""``recvmmsg(fd, header, 1, RECEIVE, None)`` receives into the header's buffer; 1, or -1 and get_errno() tells why."""
+sendmmsg: Final = _Function(dlsym(_LIBC, "sendmmsg"))
+"""``sendmmsg(fd, header, 1, SEND)`` sends the header's buffer; 1, or -1 and get_errno() tells why."""
 
-_RECEIVE_FLAGS: Final = int(socket.MSG_DONTWAIT)
-_SEND_FLAGS: Final = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+RECEIVE: Final = int(socket.MSG_DONTWAIT)
+SEND: Final = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+"""Flags of the calls, which never wait."""
 
 
-def address_of(memory: mmap.mmap) -> int:
-    """Where the mapping begins. It must stay open as long as the address is used."""
-    return addressof(_Byte.from_buffer(memory))
+class Mapped:
+    """A mapping, for the calls.
+
+    Attributes:
+        address: where it begins. It must stay open as long as that is used.
+        first: its first byte. ``byref(first, offset)`` is a header in it, as the calls take it.
+    """
+
+    __slots__ = ("address", "first")
+
+    def __init__(self, memory: mmap.mmap) -> None:
+        self.address = addressof(_Byte.from_buffer(memory))
+        self.first = _Byte.from_address(self.address)  # which does not keep the mapping from being closed
 
 
 def write_header(memory: mmap.mmap, place: int, vector: int) -> None:
@@ -79,13 +85,3 @@ def write_header(memory: mmap.mmap, place: int, vector: int) -> None:
         vector: the address of its struct iovec.
     """
     _MESSAGE.pack_into(memory, place, 0, 0, vector, 1, 0, 0, 0)
-
-
-def receive(fd: int, header: Pointer) -> int:
-    """Receive into the header's buffer, without waiting; return 0, or the number of the error."""
-    return 0 if _recvmmsg(fd, header, 1, _RECEIVE_FLAGS, None) > 0 else get_errno()
-
-
-def send(fd: int, header: Pointer) -> int:
-    """Send the header's buffer, without waiting; return 0, or the number of the error."""
-    return 0 if _sendmmsg(fd, header, 1, _SEND_FLAGS) > 0 else get_errno()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from ._durable_calls import address_of
+from ._durable_calls import Mapped
 from ._durable_slot import Places, Slot
 from ._environment import ActivationError
 from ._store import memory_file
@@ -88,7 +88,7 @@ class Memory:
             self.map.madvise(mmap.MADV_NOHUGEPAGE)
         except OSError:
             pass  # a kernel without them
-        self.address = address_of(self.map)
+        self.mapped = Mapped(self.map)
         self.words = memoryview(self.map).cast("I")
         _open.add(self)
 

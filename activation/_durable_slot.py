@@ -15,13 +15,15 @@ import errno
 import mmap
 import os
 import struct
+from _ctypes import byref, get_errno
 from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
-from ._durable_calls import HEADER_SIZE, MOVED, VECTOR, Pointer, receive, send, write_header
+from ._durable_calls import HEADER_SIZE, MOVED, RECEIVE, SEND, VECTOR, recvmmsg, sendmmsg, write_header
 
 if TYPE_CHECKING:
+    from ._durable_calls import Mapped
     from ._durable_options import Durable
 
 CLOSING: Final = 1
@@ -41,6 +43,9 @@ _VECTORS: Final = struct.Struct(f"@{VECTOR}{VECTOR}")
 _VECTORS_AT: Final = _FIELDS_AT + _FIELDS.size - _VECTORS.size
 _SENDING_VECTOR_AT: Final = _FIELDS_AT + _FIELDS.size - _VECTORS.size // 2
 _RECORDS: Final = (64, 320)
+_RECEIVED: Final = MOVED
+_SENT: Final = HEADER_SIZE + MOVED
+"""Where in a record the kernel writes how many bytes it received, and sent."""
 
 _SHORT_STATE: Final = 256
 _SHORT_STATES: Final = (576, 832)
@@ -59,7 +64,7 @@ class Memory(Protocol):
 
     map: mmap.mmap
     words: memoryview[int]
-    address: int
+    mapped: Mapped
     number: int
     owned: bool
 
@@ -106,12 +111,12 @@ class Slot:
         flags: CLOSING, END_OF_OUTPUT.
     """
 
+    # Few, and plain numbers: with a thousand connections, each is a look into slow memory for each message.
     __slots__ = (
         "_active",
         "_address",
         "_base",
-        "_fields",
-        "_input_at",
+        "_first",
         "_input_base",
         "_input_start",
         "_map",
@@ -119,11 +124,8 @@ class Slot:
         "_output_at",
         "_output_base",
         "_output_length",
-        "_page_end",
         "_received",
-        "_receiving",
-        "_room",
-        "_sending",
+        "_record",
         "_sent",
         "_state_at",
         "_state_length",
@@ -142,19 +144,19 @@ class Slot:
 
     def __init__(self, memory: Memory, taken: int, base: int, places: Places) -> None:
         self._memory, self.taken, self._base, self.places = memory, taken, base, places
+        self._map, self._words = memory.map, memory.words
+        self._first, self._address = memory.mapped.first, memory.mapped.address
         self.fd, self.name, self.alive, self.due, self._touched_more = -1, "", True, False, False
         self.cookie = memory.map[base + _COOKIE_AT : base + _COOKIE_AT + _COOKIE_SIZE]
-        # What is needed for each message, worked out once.
-        self._map, self._words, self._room = memory.map, memory.words, places.input
-        self._address = memory.address + base
-        self._input_at, self._page_end = base + _INPUT_AT, base + _PAGE
-        one, other = (base + record for record in _RECORDS)
-        self._fields = one + _FIELDS_AT, other + _FIELDS_AT
-        # The words that the kernel writes to, and the headers as the calls take them; both by record.
-        self._received = (one + MOVED) // 4, (other + MOVED) // 4
-        self._sent = (one + HEADER_SIZE + MOVED) // 4, (other + HEADER_SIZE + MOVED) // 4
-        self._receiving = Pointer(memory.address + one), Pointer(memory.address + other)
-        self._sending = Pointer(memory.address + one + HEADER_SIZE), Pointer(memory.address + other + HEADER_SIZE)
+        self._activate(0)
+        self._input_start = self._input_base = self._output_at = self._output_base = self._output_length = 0
+        self._state_at = self._state_length = self.commits = self.flags = 0
+        # What the kernel has counted in the record that counts.
+        self._received = self._sent = 0
+
+    def _activate(self, active: int) -> None:
+        """Take note of which record counts."""
+        self._active, self._record = active, self._base + _RECORDS[active]
 
     # Its beginning, in the first life and in a later one, and its end
 
@@ -169,9 +171,7 @@ class Slot:
         start = self._base + _NAME_AT
         memory.map[start] = len(encoded)
         memory.map[start + 1 : start + 1 + len(encoded)] = encoded
-        memory.map[self._base + _ACTIVE] = self._active = 0
-        self._input_base = self._input_start = self._output_at = self._output_base = self._output_length = 0
-        self._state_at = self._state_length = self.commits = self.flags = 0
+        memory.map[self._base + _ACTIVE] = 0
         self._write_headers()
         self._turn()
 
@@ -195,14 +195,15 @@ class Slot:
         memory = self._memory
         start = self._base + _NAME_AT
         self.name = memory.map[start + 1 : start + 1 + memory.map[start]].decode(errors="replace")
-        self._active = memory.map[self._base + _ACTIVE]
-        fields = _FIELDS.unpack_from(memory.map, self._base + _RECORDS[self._active] + _FIELDS_AT)
+        self._activate(memory.map[self._base + _ACTIVE])
+        fields = _FIELDS.unpack_from(memory.map, self._record + _FIELDS_AT)
         _, self.commits, self._input_start, self._input_base = fields[:4]
         self._output_at, self._output_base, self._output_length, self._state_at, self._state_length = fields[4:9]
         self.flags, self._touched_more = fields[9], True
         # The addresses are those of the process that wrote them.
         self._write_headers()
-        self._fold()
+        self._received = self._words[(self._record + _RECEIVED) >> 2]
+        self._sent = self._words[(self._record + _SENT) >> 2]
         self._turn()
         self.due = self._output_base < self._output_length
 
@@ -210,8 +211,8 @@ class Slot:
         memory = self._memory
         for record in _RECORDS:
             place = self._base + record
-            write_header(memory.map, place, memory.address + place + _VECTORS_AT)
-            write_header(memory.map, place + HEADER_SIZE, memory.address + place + _SENDING_VECTOR_AT)
+            write_header(memory.map, place, memory.mapped.address + place + _VECTORS_AT)
+            write_header(memory.map, place + HEADER_SIZE, memory.mapped.address + place + _SENDING_VECTOR_AT)
 
     def abandon(self) -> None:
         """Undo :meth:`begin`: the connection could not be held."""
@@ -231,13 +232,13 @@ class Slot:
     def input(self) -> bytes:
         """What was received and not dealt with."""
         start = self._base + _INPUT_AT
-        end = self._input_base + self._memory.words[self._received[self._active]]
-        return self._memory.map[start + self._input_start : start + end]
+        end = self._input_base + self._received
+        return self._map[start + self._input_start : start + end]
 
     def state(self) -> bytes:
         """The state of the last commit."""
         start = self._base + self._state_at
-        return self._memory.map[start : start + self._state_length]
+        return self._map[start : start + self._state_length]
 
     # What happens to it
 
@@ -255,28 +256,28 @@ class Slot:
         """
         if not self._memory.owned:
             raise RuntimeError("a durable connection is served by one process, and this is a child forked by that one")
-        self._fold()
+        base = self._base
         if output:
-            size = len(output)
-            at = _SHORT_OUTPUT_AT
+            size, at = len(output), _SHORT_OUTPUT_AT
             if size > _SHORT_OUTPUT:
                 at, self._touched_more = self.places.output_at, True
-            start = self._base + at
+            start = base + at
             self._map[start : start + size] = output
-            self._output_at, self._output_base, self._output_length, self.due = at, 0, size, True
+            self._output_at, self._output_length, self.due = at, size, True
+            self._output_base = self._sent = 0
         if state is not None:
-            size = len(state)
             # Not where the state is that counts.
+            size = len(state)
             other = self._state_at in (_SHORT_STATES[0], self.places.states_at[0])
             at = _SHORT_STATES[other]
             if size > _SHORT_STATE:
                 at, self._touched_more = self.places.states_at[other], True
-            start = self._base + at
+            start = base + at
             self._map[start : start + size] = state
             self._state_at, self._state_length = at, size
         start = self._input_start + consumed
-        if start == self._input_base:
-            start = self._input_base = 0
+        if start == self._input_base + self._received:
+            start = self._input_base = self._received = 0
         self._input_start = start
         self.commits += 1
         self.flags |= flags
@@ -288,23 +289,24 @@ class Slot:
         Raises:
             OSError: the connection is broken.
         """
-        words, active = self._words, self._active
-        if words[self._received[active]] or self._input_base > self._room:
-            self._fold()
+        if self._received or self._input_base > self.places.input:
             self._make_room()
             self._turn()
-            active = self._active
-        if error := receive(self.fd, self._receiving[active]):
+        record = self._record
+        if recvmmsg(self.fd, byref(self._first, record), 1, RECEIVE, None) < 0:
+            error = get_errno()
             if error in _WOULD_BLOCK:
                 return None
             # recvmmsg(2) tells of a reset before it gives what came before that.
-            if receive(self.fd, self._receiving[active]) or not words[self._received[active]]:
+            again = recvmmsg(self.fd, byref(self._first, record), 1, RECEIVE, None)
+            if again < 0 or not self._words[(record + _RECEIVED) >> 2]:
                 raise OSError(error, os.strerror(error))
-        start = self._input_at + self._input_base
-        end = start + words[self._received[active]]
-        if end > self._page_end:
+        self._received = size = self._words[(record + _RECEIVED) >> 2]
+        start = self._input_base + _INPUT_AT
+        if start + size > _PAGE:
             self._touched_more = True
-        return self._map[start:end]
+        start += self._base
+        return self._map[start : start + size]
 
     def send(self) -> bool:
         """Send what is due, as far as that goes without waiting; return whether all of it is sent.
@@ -312,61 +314,61 @@ class Slot:
         Raises:
             OSError: the connection is broken.
         """
-        words, active = self._words, self._active
-        if words[self._sent[active]]:
-            self._fold()
+        if self._sent:
             self._turn()
-            active = self._active
-        if error := send(self.fd, self._sending[active]):
+        record = self._record
+        if sendmmsg(self.fd, byref(self._first, record + HEADER_SIZE), 1, SEND) < 0:
+            error = get_errno()
             if error in _WOULD_BLOCK:
                 return False
             raise OSError(error, os.strerror(error))
-        self.due = self._output_base + words[self._sent[active]] < self._output_length
-        return not self.due
+        self._sent = sent = self._words[(record + _SENT) >> 2]
+        self.due = due = self._output_base + sent < self._output_length
+        return not due
 
     def drop_output(self) -> None:
         """Let nothing be due: there is nobody to send it to."""
-        self._fold()
-        self._output_base = self._output_length
+        self._output_base, self._sent = self._output_length, 0
         self._turn()
         self.due = False
 
-    def _fold(self) -> None:
-        """Take over what the kernel has counted in the record that counts. A turn must follow."""
-        words, active = self._words, self._active
-        self._input_base += words[self._received[active]]
-        self._output_base += words[self._sent[active]]
-
     def _make_room(self) -> None:
         """Have room for the rest of the input that anybody may wait for."""
-        room, length = self._room, self._input_base - self._input_start
-        if 2 * room - self._input_base < room - length:
+        room, base, start = self.places.input, self._input_base + self._received, self._input_start
+        length = base - start
+        if 2 * room - base < room - length:
             # Then it lies behind the first half, and is shorter than what was dealt with in front of it.
-            memory, start = self._map, self._input_at
-            memory[start : start + length] = memory[start + self._input_start : start + self._input_base]
-            self._input_start, self._input_base = 0, length
+            memory, to = self._map, self._base + _INPUT_AT
+            memory[to : to + length] = memory[to + start : to + base]
+            self._input_start, self._input_base, self._received = 0, length, 0
 
     def _turn(self) -> None:
-        """Write the other record, and let it count."""
-        memory, room, other = self._map, self._room, 1 - self._active
-        address, base, at, sent = self._address, self._input_base, self._output_at, self._output_base
+        """Write the other record, with what the kernel has counted in this one, and let it count."""
+        memory, base, room, length = self._map, self._base, self.places.input, self._output_length
+        other = 1 - self._active
+        record, address = base + _RECORDS[other], self._address + base
+        self._input_base = received = self._input_base + self._received
+        self._output_base = sent = self._output_base + self._sent
+        at = self._output_at
         _write_fields(
             memory,
-            self._fields[other],
+            record + _FIELDS_AT,
             0,
             self.commits,
             self._input_start,
-            base,
+            received,
             at,
             sent,
-            self._output_length,
+            length,
             self._state_at,
             self._state_length,
             self.flags,
-            address + _INPUT_AT + base,
-            room if base <= room else 2 * room - base,
+            address + _INPUT_AT + received,
+            room if received <= room else 2 * room - received,
             address + at + sent,
-            self._output_length - sent,
+            length - sent,
         )
-        self._words[self._received[other]] = 0
-        memory[self._base + _ACTIVE] = self._active = other
+        self._words[(record + _RECEIVED) >> 2] = 0
+        memory[base + _ACTIVE] = other
+        self._active, self._record = other, record
+        self._received = self._sent = 0

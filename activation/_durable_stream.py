@@ -57,11 +57,11 @@ class DurableStream(trio.abc.HalfCloseableStream):
         "_misses",
         "_position",
         "_received",
-        "_receiving",
         "_slot",
         "_staged",
         "_staged_size",
         "_state",
+        "_state_is_new",
         "_taken",
         "_touched",
         "_waits",
@@ -78,15 +78,17 @@ class DurableStream(trio.abc.HalfCloseableStream):
         self._input, self._position, self._taken = slot.input(), 0, 0
         self._staged: list[bytes] = []
         self._staged_size = 0
+        # None until it is asked for.
         self._state: bytes | None = None
+        self._state_is_new = False
         # Whether there is anything to commit.
         self._touched = False
         self._end_of_output = bool(slot.flags & END_OF_OUTPUT)
-        self._receiving = self._received = self._closed = self.ended = False
+        self._received = self._closed = self.ended = False
         self._lost: OSError | None = None
         self._flushing: trio.Lock | None = None
         self._misses = self._waits = 0
-        # The handler's life, and whether it waits for input.
+        # The handler's life, and whether it receives: there it waits for input.
         self.scope = trio.CancelScope()
         self.idle = False
         if slot.flags & END_OF_OUTPUT and not slot.due:
@@ -108,18 +110,21 @@ class DurableStream(trio.abc.HalfCloseableStream):
 
         Setting it raises ValueError where there is no room for it: ``Durable(state=...)``.
         """
-        return self._slot.state() if self._state is None else self._state
+        if self._state is None:
+            self._state = self._slot.state()
+        return self._state
 
     @state.setter
     def state(self, value: bytes) -> None:
         self._check_open()
-        value = bytes(memoryview(value))
+        if type(value) is not bytes:
+            value = bytes(memoryview(value))
         if len(value) > self._slot.places.state:
             raise ValueError(
                 f"the state has {len(value)} bytes, and there is room for {self._slot.places.state}; "
                 "serve(durable=activation.Durable(state=...)) makes more"
             )
-        self._state, self._touched = value, True
+        self._state, self._state_is_new, self._touched = value, True, True
 
     # Receiving
 
@@ -136,18 +141,37 @@ class DurableStream(trio.abc.HalfCloseableStream):
         """
         if max_bytes is not None and max_bytes < 1:
             raise ValueError(f"max_bytes is {max_bytes}; expected 1 or more, or None")
-        self._begin_receiving()
+        if self._closed or self.idle:
+            self._check_can_receive()
+        self.idle = True
         try:
             if (self._touched or self._slot.due) and not self._settle_now():
                 await self._settle()
+            data = None
             if self._position < len(self._input):
                 await self._pause()
-            elif not await self._receive_more():
-                return b""
-            there = len(self._input) - self._position
-            return self._take(there if max_bytes is None else min(max_bytes, there))
+                data = self._input[self._position :]
+            else:
+                if not self._waits:
+                    if self._keeper.suspending:
+                        self.suspend()
+                    await checkpoint()
+                    data = self._receive_now()
+                if data is None:
+                    data = await self._wait_and_receive()
+                if not data:
+                    return data
+            # What is left for later, if anything.
+            if max_bytes is None or max_bytes >= len(data):
+                self._input, self._position = b"", 0
+            else:
+                self._input, self._position = data, max_bytes
+                data = data[:max_bytes]
+            self._taken += len(data)
+            self._touched = self._received = True
+            return data
         finally:
-            self._receiving = self.idle = False
+            self.idle = False
 
     async def receive_until(self, delimiter: bytes, max_bytes: int | None = None) -> bytes:
         """Commit, and receive what goes up to the delimiter and ends with it.
@@ -167,7 +191,8 @@ class DurableStream(trio.abc.HalfCloseableStream):
         limit = self._limit("max_bytes", max_bytes)
         if not delimiter:
             raise ValueError("the delimiter is empty; expected at least one byte")
-        self._begin_receiving()
+        self._check_can_receive()
+        self.idle = True
         try:
             if (self._touched or self._slot.due) and not self._settle_now():
                 await self._settle()
@@ -187,7 +212,7 @@ class DurableStream(trio.abc.HalfCloseableStream):
                 waited = True
                 searched = self._position + max(0, there - len(delimiter) + 1)
         finally:
-            self._receiving = self.idle = False
+            self.idle = False
 
     async def receive_exactly(self, count: int) -> bytes:
         """Commit, and receive so many bytes.
@@ -203,7 +228,8 @@ class DurableStream(trio.abc.HalfCloseableStream):
             trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError: as :meth:`receive_some`.
         """
         self._limit("count", count)
-        self._begin_receiving()
+        self._check_can_receive()
+        self.idle = True
         try:
             if (self._touched or self._slot.due) and not self._settle_now():
                 await self._settle()
@@ -214,7 +240,7 @@ class DurableStream(trio.abc.HalfCloseableStream):
                     return b""
             return self._take(count)
         finally:
-            self._receiving = self.idle = False
+            self.idle = False
 
     def _limit(self, name: str, count: int | None) -> int:
         room = self._slot.places.input
@@ -227,11 +253,10 @@ class DurableStream(trio.abc.HalfCloseableStream):
             )
         return count
 
-    def _begin_receiving(self) -> None:
+    def _check_can_receive(self) -> None:
         self._check_open()
-        if self._receiving:
+        if self.idle:
             raise trio.BusyResourceError("another task receives from this stream already")
-        self._receiving = self.idle = True
 
     def _take(self, size: int) -> bytes:
         start = self._position
@@ -248,39 +273,55 @@ class DurableStream(trio.abc.HalfCloseableStream):
         self._check_open()
 
     async def _receive_more(self) -> bool:
-        """Wait for more input; False at its end.
+        """Wait for more input; False at its end."""
+        data = None
+        if not self._waits:
+            if self._keeper.suspending:
+                self.suspend()
+            await checkpoint()
+            data = self._receive_now()
+        if data is None:
+            data = await self._wait_and_receive()
+        self._input = self._input[self._position :] + data
+        self._position = 0
+        return bool(data)
+
+    def _receive_now(self) -> bytes | None:
+        """Receive what has come while the others ran, or None.
 
         For a client as fast as this, the wait is one turn of the others, and asking epoll takes longer than that. Where
         a turn was too short, epoll is asked instead, and the longer the more often it was.
         """
+        if self._closed:
+            self._check_open()
+        try:
+            data = self._slot.receive()
+        except OSError as error:
+            raise _broken(error) from error
+        if data is None:
+            self._waits = self._misses = min(2 * self._misses + 1, _MOST_WAITS)
+        elif self._misses:
+            self._misses //= 2
+        return data
+
+    async def _wait_and_receive(self) -> bytes:
+        """Wait until epoll says that there is input, and receive it."""
+        if self._waits:
+            self._waits -= 1
         data = None
         while data is None:
             if self._keeper.suspending:
                 self.suspend()
-            if self._waits:
-                await wait_readable(self.socket)
-            else:
-                await checkpoint()
-            if self.scope.cancel_called:
+            await wait_readable(self.socket)
+            if self._keeper.suspending and self.scope.cancel_called:
                 # It was suspended after this task had been woken: what has come is for the next process.
                 await checkpoint_if_cancelled()
             self._check_open()
             try:
                 data = self._slot.receive()
             except OSError as error:
-                raise trio.BrokenResourceError(f"socket connection broken: {error}") from error
-            if data is None:
-                self._waits = self._misses = min(2 * self._misses + 1, _MOST_WAITS)
-        if self._waits:
-            self._waits -= 1
-        elif self._misses:
-            self._misses //= 2
-        if self._position == len(self._input):
-            self._input = data
-        else:
-            self._input = self._input[self._position :] + data
-        self._position = 0
-        return bool(data)
+                raise _broken(error) from error
+        return data
 
     # Sending
 
@@ -297,7 +338,8 @@ class DurableStream(trio.abc.HalfCloseableStream):
             await checkpoint_if_cancelled()
         else:
             await checkpoint()
-        self._check_can_send()
+        if self._closed or self._end_of_output:
+            self._check_can_send()
         piece = data if type(data) is bytes else bytes(memoryview(data))
         size, room = self._staged_size + len(piece), self._slot.places.output
         if size > room:
@@ -367,18 +409,22 @@ class DurableStream(trio.abc.HalfCloseableStream):
             await self._flush()
 
     def _commit(self, flags: int) -> None:
-        staged = self._staged
         if self._end_of_output:
             flags |= END_OF_OUTPUT
-        self._slot.commit(self._taken, staged[0] if len(staged) == 1 else b"".join(staged), self._state, flags)
-        self._roll_back()
+        staged = self._staged
+        output = staged[0] if len(staged) == 1 else b"".join(staged)
+        self._slot.commit(self._taken, output, self._state if self._state_is_new else None, flags)
+        if staged:
+            staged.clear()
+            self._staged_size = 0
+        self._taken = 0
+        self._state_is_new = self._touched = False
 
     def _roll_back(self) -> None:
-        """Forget what was staged: it was committed, or never will be."""
-        if self._staged:
-            self._staged.clear()
-            self._staged_size = 0
-        self._taken, self._state, self._touched = 0, None, False
+        """Forget what was done since the last commit."""
+        self._staged.clear()
+        self._staged_size = self._taken = 0
+        self._state, self._state_is_new, self._touched = None, False, False
 
     def _push(self) -> bool:
         """Send what is due, as far as that goes without waiting; return whether nothing is due any more."""
@@ -471,3 +517,7 @@ class DurableStream(trio.abc.HalfCloseableStream):
         """Close this process's copy of the connection, and leave it to the next process."""
         self._closed = True
         self.socket.close()
+
+
+def _broken(error: OSError) -> trio.BrokenResourceError:
+    return trio.BrokenResourceError(f"socket connection broken: {error}")
