@@ -9,8 +9,9 @@ import attrs
 import trio
 
 from activation_cmd.socket_activate.sockets.flushing import flush
-from activation_cmd.socket_activate.units.results import outcome, restarts
+from activation_cmd.socket_activate.units.results import outcome
 
+from .ends import Delay, following
 from .limits import RateLimit
 from .service import reloads
 
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
     from .life import Life
     from .service import Service
-
-FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0
-"""Seconds before a client may start a command again that has failed. They are doubled each time."""
 
 
 @attrs.define(eq=False)
@@ -54,8 +52,7 @@ class OnDemand:
     flushed: Sequence[int] = ()
     rivals: dict[int, list[OnDemand]] = attrs.field(factory=dict, init=False)
     failed: bool = attrs.field(default=False, init=False)
-    _delay: float = attrs.field(default=0.0, init=False)
-    _began: float = attrs.field(default=0.0, init=False)
+    _delay: Delay = attrs.field(factory=Delay, init=False)
     _triggered: RateLimit = attrs.field(init=False)
     _started: RateLimit = attrs.field(init=False)
     _stopping: bool = attrs.field(default=False, init=False)
@@ -87,7 +84,7 @@ class OnDemand:
                 if child is None:
                     break
                 self._started.count()
-                self._began = trio.current_time()
+                self._delay.begin()
                 self._catch_up(self.service.begin(child))
                 self._tell_rivals()
                 child.begun.set()
@@ -228,51 +225,32 @@ class OnDemand:
     async def _rest(self, child: Child, end: End) -> bool:
         """Do what has to be done between an end and the next start; return whether that needs no client."""
         assert child.status is not None
-        self.service.remove_runtime_directories(
-            again=not self._stopping and (self._again or restarts(self.service.unit, end))
-        )
         ended = f"pid {child.pid} {outcome(child.status)}"
         if end.result not in ("success", "exit-code", "signal"):
             ended += f" ({end.result})"
         if self._stopping:
+            self.service.remove_runtime_directories(again=False)
             self.service.say(ended)
             return False
-        unit, pause = self.service.unit, 0.0
-        now = self._again or restarts(unit, end)
-        # The connections in the store have clients who would wait for a stranger to come.
-        left = not now and self.patient and end.result != "success" and len(self.service.store) > 0
-        self.service.release_store(again=now or left)
-        if self._again:
-            then = "it is started again"
-        elif now:
-            pause = float("inf") if unit.restart_sec is None else unit.restart_sec
-            then = f"Restart={unit.restart} starts it again in {pause:g} s"
-        elif left:
-            now, pause = True, self._next_delay()
-            then = f"what it stored is kept, and it is started again in {pause:g} s"
-        else:
-            waits = self._client_waits()
-            then = "a client that waits starts it again" if waits else "the next client starts it again"
-            if not self.triggers:
-                then = "it starts again when another service on its sockets does"
-            if self.patient:
-                failed = end.result != "success"
-                pause = self._delay = self._next_delay() if failed else 0.0
-                then += f", in {pause:g} s at the earliest" if pause else ""
-                if not waits:
-                    self._triggered.reset()
+        waits = self._client_waits()
+        then = following(
+            self.service.unit,
+            end,
+            asked=self._again,
+            stored=len(self.service.store) > 0,
+            delay=self._delay if self.patient else None,
+            by_client=bool(self.triggers),
+            waits=waits,
+        )
         self._again = False
-        self.service.say(f"{ended}; {then}")
-        with trio.CancelScope(deadline=trio.current_time() + pause) as self._pause:
+        self.service.remove_runtime_directories(again=then.now)
+        self.service.release_store(again=then.now)
+        if self.patient and not then.now and not waits:
+            self._triggered.reset()
+        self.service.say(f"{ended}; {then.words}")
+        with trio.CancelScope(deadline=trio.current_time() + then.pause) as self._pause:
             await trio.sleep_forever()
-        return now
-
-    def _next_delay(self) -> float:
-        """Seconds to wait after a failure: more after each, unless it has lived for long meanwhile."""
-        if trio.current_time() > self._began + LONGEST_DELAY:
-            self._delay = 0.0
-        self._delay = min(max(FIRST_DELAY, 2 * self._delay), LONGEST_DELAY)
-        return self._delay
+        return then.now
 
     def _client_waits(self) -> bool:
         poll = select.poll()
