@@ -79,7 +79,7 @@ class Kept:
 
     def close(self) -> None:
         """Leave what the manager has to the next process, and to the next serve() of this one."""
-        if self.queue and self.memory.owned:
+        if self.queue and self.outlive and self.memory.owned:
             fds = [self.memory.detach(), *self.queue.detach()]
             passed_before().extend(File(fd, STORED) for fd in fds)
         else:

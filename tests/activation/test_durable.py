@@ -647,6 +647,22 @@ async def test_where_the_manager_gives_them_up_connections_may_finish(kit: Kit) 
         assert await daemon.wait_exited() == 0
 
 
+async def test_where_the_manager_gives_them_up_connections_end_with_serve(kit: Kit) -> None:
+    async def main() -> None:
+        await activation.serve(count, durable=True, drain_timeout=0)
+        await kit.wait()
+
+    async with activated(main, {"main": "unix"}, store=4) as daemon:
+        await daemon.ready()
+        client = await daemon.connect("main")
+        assert await answer(client, b"a\n") == b"1 a\n"
+        daemon._manager.store.clear()
+        daemon.send_signal(15)
+        with trio.fail_after(LIMIT):
+            assert await client.receive_some() == b""
+        kit.go()
+
+
 async def test_another_serve_that_is_not_durable_leaves_it_alone(kit: Kit) -> None:
     async def plain(stream: trio.SocketStream) -> None:
         async for data in stream:
