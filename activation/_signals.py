@@ -12,6 +12,7 @@ the way, each turn of the loop looks whether it is gone.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import inspect
 import os
 import signal
@@ -153,7 +154,10 @@ class _ProcessSignals:
 
     def look(self) -> None:
         """Do what a receiver that is gone has left undone."""
-        uncovered = {number for number in self._covered if not _is_receivers(signal.getsignal(number))}
+        # Not signal.getsignal(): to find out that a function is none of its enums takes longer than a turn of the loop.
+        uncovered = {number for number in self._covered if not _is_receivers(_signal.getsignal(number))}
+        if not uncovered:
+            return
         self._covered -= uncovered
         if not self.ended:
             self.catch(uncovered)
