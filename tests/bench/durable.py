@@ -23,14 +23,15 @@ if TYPE_CHECKING:
     from ._rounds import Estimate
 
 ROUNDS = 45
-PLAIN, DURABLE = "serve", "serve, durable"
+PLAIN, DURABLE, BARE = "serve", "serve, durable", "trio.serve_listeners"
 
 LOADS = (
-    Load("Connections", "connections", 16, 0.05, {PLAIN: 0.6}),
-    Load("Round trips", "round-trips", 1, 0.05, {PLAIN: 0.75}),
-    Load("Round trips", "round-trips", 64, 0.1, {PLAIN: 1.0}),
-    Load("Round trips", "round-trips", 1000, 0.1, {PLAIN: 1.0}),
+    Load("Connections", "connections", 16, 0.05, {PLAIN: 0.6, BARE: 0.6}),
+    Load("Round trips", "round-trips", 1, 0.05, {PLAIN: 0.75, BARE: 0.75}),
+    Load("Round trips", "round-trips", 64, 0.1, {PLAIN: 1.0, BARE: 1.0}),
+    Load("Round trips", "round-trips", 1000, 0.1, {PLAIN: 1.0, BARE: 1.0}),
 )
+BESIDE = {PLAIN: "the same handler, not durable", BARE: "the same handler under trio.serve_listeners"}
 
 
 def run(folder: str, rounds: int | None) -> None:
@@ -48,7 +49,7 @@ def under_load(folder: str, rounds: int) -> None:
         print("\ndurable: the load is left out, there is no C compiler for it")
         return
     rows: list[list[str]] = []
-    pairs: list[tuple[Load, Estimate]] = []
+    pairs: list[tuple[Load, str, Estimate]] = []
     for load in possible_loads("durable", LOADS, each=2):
         how = [program, load.kind, str(load.clients), str(load.seconds)]
         listener = partial(unix_listener, folder)
@@ -56,11 +57,12 @@ def under_load(folder: str, rounds: int) -> None:
             servers = {
                 PLAIN: Server([*script("counting.py"), "plain"], listener, how),
                 DURABLE: Server([*script("counting.py"), "durable"], listener, how, descriptor_store),
+                BARE: Server([*script("counting.py"), "bare"], listener, how),
             }
             for server in servers.values():
                 stack.enter_context(server)
             results = interleaved({name: server.slice for name, server in servers.items()}, rounds)
-        pairs.append((load, results.ratio(PLAIN, DURABLE)))
+        pairs += [(load, peer, results.ratio(peer, DURABLE)) for peer in (PLAIN, BARE)]
         rows.append([str(load), "", "", ""])
         for name, server in servers.items():
             rate = f"{1 / results.median(name):,.0f}"
@@ -70,13 +72,13 @@ def under_load(folder: str, rounds: int) -> None:
         "A connection: connect, one byte echoed, close. A round trip: 32 bytes sent, and all of them echoed. The "
         "handlers are the same and count; the durable one has its count in stream.state, and each receive is a commit. "
         "Its descriptors are stored with a process of the benchmark. Unix sockets. 50 or 100 ms for each server in a "
-        f"round; {rounds} rounds of both, in changing order, after one to warm up; servers start anew every {LIFE} "
+        f"round; {rounds} rounds of all, in changing order, after one to warm up; servers start anew every {LIFE} "
         "rounds; ratios within a round.",
         ["", "a second, median", "server's CPU, us each", "times the peer (95 %)"],
         rows,
     )
     print(f"The peer: {PLAIN}.")
-    for load, estimate in pairs:
-        least = load.goals[PLAIN]
-        goal(f"{load}: {DURABLE}, at least {least:g} of {PLAIN}", ratio(estimate), met=estimate.median >= least)
-        figure(f"durable connections, {str(load).lower()}, a second", "the same handler, not durable", estimate)
+    for load, peer, estimate in pairs:
+        least = load.goals[peer]
+        goal(f"{load}: {DURABLE}, at least {least:g} of {peer}", ratio(estimate), met=estimate.median >= least)
+        figure(f"durable connections, {str(load).lower()}, a second", BESIDE[peer], estimate)

@@ -1,4 +1,4 @@
-"""A handler that echoes and counts: ``counting.py plain``, ``durable``, or ``stored``, which stores each connection."""
+"""A handler that echoes and counts: ``counting.py plain``, ``bare``, without serve(), ``durable``, or ``stored``."""
 
 import sys
 from functools import partial
@@ -16,6 +16,7 @@ async def plain(stream: trio.SocketStream) -> None:
 
 
 async def stored(stream: trio.SocketStream) -> None:
+    """Store each connection with the service manager."""
     activation.store("connection", stream.socket)
     await plain(stream)
 
@@ -26,6 +27,13 @@ async def durable(stream: activation.DurableStream) -> None:
         await stream.send_all(data)
 
 
+async def bare() -> None:
+    await trio.serve_listeners(plain, [listener for listener in activation.listeners() if listener])
+
+
 kind = sys.argv[1]
-handler = {"plain": plain, "stored": stored, "durable": durable}[kind]
-trio.run(partial(activation.serve, handler, durable=kind == "durable"))
+if kind == "bare":
+    trio.run(bare)
+else:
+    handler = {"plain": plain, "stored": stored, "durable": durable}[kind]
+    trio.run(partial(activation.serve, handler, durable=kind == "durable"))
