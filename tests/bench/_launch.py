@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import activation
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 PATIENCE = 30
 """Seconds until a program that does not answer is given up."""
+
+FORKED_BEFORE = 3
+"""Children of a socket-activate that waits: its executor, one that waits for a client, one for the next service."""
 
 
 _numbers = itertools.count()
@@ -87,6 +91,18 @@ class Program:
         while words not in self.said():
             if time.monotonic() > deadline:
                 raise self.failure(f"did not say {words!r}")
+            time.sleep(0.005)
+
+    def wait_for_children(self, count: int) -> None:
+        """Wait until it has as many children.
+
+        Raises:
+            RuntimeError: it has fewer, after a while.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while len(Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()) < count:
+            if time.monotonic() > deadline:
+                raise self.failure(f"has not {count} children")
             time.sleep(0.005)
 
     def _give_up(self, *_: object) -> None:

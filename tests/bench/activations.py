@@ -21,7 +21,7 @@ from tests.children import open_descriptors
 from tests.commands import command_line, resident
 from tests.systemd.manager import INTERVAL, Manager, missing
 
-from ._launch import PATIENCE, running
+from ._launch import FORKED_BEFORE, PATIENCE, running
 from ._programs import c_program, installed
 from ._rounds import interleaved
 from ._table import figure, goal, ms, ratio, show, show_spans
@@ -168,6 +168,7 @@ def socket_activate(folder: str, program: str) -> Iterator[tuple[str, int]]:
     write(folder, units(name, path, program))
     with running([installed("socket-activate"), os.path.join(folder, f"{name}.socket")]) as activator:
         activator.wait_until_said("listening on")
+        activator.wait_for_children(FORKED_BEFORE)  # its own start is no part of this
         yield path, activator.pid
         os.kill(activator.pid, signal.SIGTERM)
         activator.wait()

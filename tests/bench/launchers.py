@@ -10,7 +10,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ._launch import Program, first_byte, listening_socket, running
+from ._launch import FORKED_BEFORE, Program, first_byte, listening_socket, running
 from ._programs import c_program, installed, script
 from ._rounds import interleaved
 from ._table import figure, ratio, show_spans
@@ -62,6 +62,8 @@ def by_command(folder: str, launcher: str, echo: str) -> float:
     path = _path(folder)
     with running([launcher, "-l", path, echo]) as program:
         program.wait_until_said("istening on")
+        if not launcher.endswith(SYSTEMD):
+            program.wait_for_children(FORKED_BEFORE)  # it listens before it can start anything
         spent = connect_to_first_byte(path, program)
         if launcher.endswith(SYSTEMD):
             program.wait()
