@@ -76,8 +76,10 @@ async def test_what_was_sent_to_many_addresses_is_answered_from_each() -> None:
             client.close()
 
 
-IN_A_NETWORK = """
+IN_A_NETWORK = f"""
 import socket, trio, activation
+
+LIMIT = {LIMIT}
 
 def client_of(host, port):
     ((family, kind, _, _, address), *_) = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
