@@ -2,7 +2,8 @@
 
 In the order to read: _durable_options, what a user can choose; _durable_slot, how one connection's bytes and state are
 kept, the heart of it; _durable_memory, where the slots are; _durable_queue, what keeps the connections open;
-_durable_recovery, how the next process finds them; _durable_stream, what a handler sees; this module.
+_durable_store, whether the service manager does its part; _durable_recovery, how the next process finds them;
+_durable_stream, what a handler sees; this module.
 """
 
 from __future__ import annotations

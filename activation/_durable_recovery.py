@@ -1,9 +1,7 @@
-"""From what the service manager's store gave back to connections that go on; and whether there is such a store at all.
+"""From what the service manager's store gave back to connections that go on.
 
 The store has three descriptors under one name: the two ends of the queue and the memory. They are stored in one
-message before the first connection is accepted, so that there are all of them or none. Where there is room for a
-fourth, that is the end of a pipe: its other end tells when the manager gives the connections up, as socket-activate
-does before it stops the service. Then there is no next process, and connections have their time to finish.
+message before the first connection is accepted, so that there are all of them or none.
 """
 
 from __future__ import annotations
@@ -11,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import resource
-import select
 import socket
 import stat
 from typing import TYPE_CHECKING, Final
@@ -21,9 +18,9 @@ import attrs
 from ._durable_memory import Memory, UnknownLayoutError
 from ._durable_options import STORED, WATCH, Durable
 from ._durable_queue import HoldingQueue
-from ._environment import ActivationError, environ
+from ._durable_store import COUNT, hung_up, missing_store, watch
+from ._environment import ActivationError
 from ._files import File, files, passed_before
-from ._notify import notify_barrier
 from ._sockets import borrowed
 from ._store import store, unstore
 
@@ -31,12 +28,6 @@ if TYPE_CHECKING:
     from ._durable_slot import Slot
 
 log = logging.getLogger("activation")
-
-_PROBE: Final = "activation-durable-probe"
-_COUNT: Final = 3
-
-_PATIENCE: Final = 5.0
-"""Seconds that a manager has to answer whether it has a store."""
 
 _OTHER_DESCRIPTORS: Final = 64
 """That a process has open besides its connections, about."""
@@ -69,7 +60,7 @@ class Kept:
     @property
     def outlive(self) -> bool:
         """Whether the connections outlive this process, as far as can be told."""
-        return self.queue is not None and (self.watch is None or not _hung_up([self.watch]))
+        return self.queue is not None and (self.watch is None or not hung_up([self.watch]))
 
     @property
     def capacity(self) -> int:
@@ -104,16 +95,16 @@ async def open_kept(options: Durable) -> Kept | None:
     _raise_open_file_limit()
     if kept := _resume(options):
         return kept
-    missing, watched = await _missing()
+    missing, watched = await missing_store()
     if missing and options.optional:
         return None
     if missing:
-        log.warning(_HOW_TO, missing, _COUNT + 1)
+        log.warning(_HOW_TO, missing, COUNT + 1)
         return Kept(_memory(options), None, [])
     memory, queue = _memory(options), HoldingQueue()
     memory.watched = watched
     store(STORED, memory.fd, *queue.ends, poll=False)
-    return Kept(memory, queue, [], _watch() if watched else None)
+    return Kept(memory, queue, [], watch() if watched else None)
 
 
 def discard() -> None:
@@ -141,40 +132,6 @@ def _memory(options: Durable, fd: int | None = None) -> Memory:
         ) from error
 
 
-def _watch() -> int:
-    """Store one end of a pipe, or go on with an earlier process's; return the other.
-
-    The manager's copy of that end may be the only one, so that its end is the pipe's.
-    """
-    left = [file for file in passed_before() if file.name == WATCH and file.fileno() >= 0]
-    if len(left) == 1:
-        try:
-            # The other end again, pipe(7): so nobody takes its place in the store meanwhile.
-            reading = os.open(f"/proc/self/fd/{left[0].fileno()}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            pass  # without /proc, or of another user
-        else:
-            left[0].close()
-            return reading
-    reading, writing = os.pipe()
-    try:
-        unstore(WATCH)
-        store(WATCH, writing, poll=False)
-    finally:
-        os.close(writing)
-    for file in left:
-        file.close()
-    return reading
-
-
-def _hung_up(fds: list[int]) -> int:
-    """How many of these ends of pipes have no other end any more."""
-    poll = select.poll()
-    for fd in fds:
-        poll.register(fd, 0)
-    return len(poll.poll(0))
-
-
 def _raise_open_file_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
@@ -193,10 +150,10 @@ def _resume(options: Durable) -> Kept | None:
     memfds = [file for file in left if stat.S_ISREG(os.fstat(file.fileno()).st_mode)]
     ends = [file for file in left if _is_end(file)]
     try:
-        if (len(memfds), len(ends), len(left)) != (1, 2, _COUNT):
+        if (len(memfds), len(ends), len(left)) != (1, 2, COUNT):
             raise UnknownLayoutError(
                 f"the service manager gave back {len(left)} descriptors, of which {len(memfds)} are memfds and "
-                f"{len(ends)} sockets of sequential packets; expected {_COUNT}, 1 and 2"
+                f"{len(ends)} sockets of sequential packets; expected {COUNT}, 1 and 2"
             )
         memory = _memory(options, memfds[0].fileno())
     except UnknownLayoutError as error:
@@ -206,7 +163,7 @@ def _resume(options: Durable) -> Kept | None:
     memfds[0].detach()
     queue = HoldingQueue((socket.socket(fileno=ends[0].detach()), socket.socket(fileno=ends[1].detach())))
     try:
-        return Kept(memory, queue, _resumed(memory, queue), _watch() if memory.watched else None)
+        return Kept(memory, queue, _resumed(memory, queue), watch() if memory.watched else None)
     except BaseException:
         Kept(memory, queue, []).close()
         raise
@@ -262,39 +219,3 @@ def _cookie_of(fd: int) -> bytes:
         return sock.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8)
     finally:
         sock.detach()
-
-
-async def _missing() -> tuple[str | None, bool]:
-    """Why no manager keeps descriptors for this process, None if one does; and whether it has room for one more.
-
-    systemd tells since version 254 only. So pipes are stored: where their other ends are closed, nobody has kept them.
-    """
-    if not environ().get("NOTIFY_SOCKET"):
-        return "no service manager has started it (NOTIFY_SOCKET is not set)", False
-    reading: list[int] = []
-    writing: list[int] = []
-    try:
-        # What is there and was not passed is of no use: that of a program that this one has replaced by execve(2).
-        unstore(STORED)
-        unstore(WATCH)
-        for _ in range(_COUNT + 1):
-            for end, ends in zip(os.pipe(), (reading, writing), strict=True):
-                ends.append(end)
-        store(_PROBE, *writing, poll=False)
-        while writing:
-            os.close(writing.pop())
-        if not await notify_barrier(_PATIENCE):
-            return f"the service manager did not answer in {_PATIENCE:g} s", False
-        room = len(reading) - _hung_up(reading)
-        if room < _COUNT:
-            return f"the service manager kept {room} of {_COUNT} descriptors", False
-        return None, room > _COUNT
-    except (OSError, ValueError) as error:
-        return str(error), False
-    finally:
-        for end in reading + writing:
-            os.close(end)
-        try:
-            unstore(_PROBE)
-        except OSError:
-            pass

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from .durable_kit import Kit
+
 
 @pytest.fixture
 def no_manager(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,3 +29,10 @@ def manager(no_manager: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         sock.setblocking(False)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         yield Manager(sock)
+
+
+@pytest.fixture
+def kit() -> Kit:
+    from .durable_kit import Kit
+
+    return Kit()
