@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import LIMIT
+
 from .commands import SCRIPTS
 
 # One worker makes the wheel, and tests it.
@@ -22,7 +24,7 @@ COMMANDS = ("foobard", "client", "socket-activate", "minirunc")
 
 def run(*command: str | Path, cwd: Path | None = None, **env: str) -> str:
     done = subprocess.run(
-        command, cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, timeout=600, check=False
+        command, cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, timeout=20 * LIMIT, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -39,7 +41,7 @@ def check_commands(scripts: Path, path: Path) -> None:
             assert activator.stderr
             assert "listening" in activator.stderr.readline()
             client = subprocess.run(
-                [scripts / "client", path], input="word\n", capture_output=True, text=True, timeout=60, check=True
+                [scripts / "client", path], input="word\n", capture_output=True, text=True, timeout=LIMIT, check=True
             )
             assert client.stdout == "connect success !\nword\n"
         finally:

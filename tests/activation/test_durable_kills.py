@@ -11,6 +11,8 @@ import sys
 
 import pytest
 
+from tests.commands import LIMIT
+
 INTERVAL = 307  # of byte codes; a prime, since what a loop does comes at regular intervals
 ACCEPTED_UNHELD = 150
 """Byte codes between accept(2) and the queue that holds the connection, at most: there a kill resets the client."""
@@ -20,7 +22,7 @@ ACCEPTED_UNHELD = 150
 @pytest.mark.parametrize("family", ["unix", "tcp"])
 def test_a_kill_at_any_byte_code_is_not_noticed(family: str, life: str) -> None:
     command = [sys.executable, "-m", "tests.activation.durable_kills", family, life, str(INTERVAL)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=300, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=20 * LIMIT, check=True)
     found = json.loads(done.stdout)
     assert found["failures"] == []
     assert found["points"] > 5  # newer Pythons need fewer byte codes
@@ -33,7 +35,7 @@ def test_a_kill_at_any_byte_code_is_not_noticed(family: str, life: str) -> None:
 @pytest.mark.parametrize("family", ["unix", "tcp"])
 def test_a_client_that_resets_at_any_byte_code_leaves_nothing(family: str) -> None:
     command = [sys.executable, "-m", "tests.activation.durable_kills", family, "reset", str(INTERVAL)]
-    done = subprocess.run(command, capture_output=True, timeout=300, check=True)
+    done = subprocess.run(command, capture_output=True, timeout=20 * LIMIT, check=True)
     found = json.loads(done.stdout)
     assert found["failures"] == []
     assert found["points"] > 5

@@ -189,7 +189,9 @@ finally:
 def test_other_threads_may_open_and_close_descriptors_meanwhile() -> None:
     # In a process of its own, whose low numbers are free: there the pipe for the error of a failed exec may end up
     # where a descriptor is to go.
-    done = subprocess.run([sys.executable, "-c", CHURN], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", CHURN], capture_output=True, text=True, timeout=20 * LIMIT, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -76,7 +76,7 @@ def test_the_readme_goes_as_it_says(tmp_path: Path) -> None:
     pip.chmod(0o755)
     (venv / "bin" / "pipx").symlink_to(SCRIPTS / "pipx")
     env = {"PATH": f"{venv / 'bin'}:/usr/bin:/bin", "PIPX_HOME": str(tmp_path / "pipx")}
-    Page(ROOT / "README.md", clone, env={**env, "PIPX_DEFAULT_PYTHON": sys.executable}, limit=300).play()
+    Page(ROOT / "README.md", clone, env={**env, "PIPX_DEFAULT_PYTHON": sys.executable}, limit=20 * LIMIT).play()
 
 
 def test_the_test_that_contributing_shows_passes(tmp_path: Path) -> None:
