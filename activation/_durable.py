@@ -3,7 +3,7 @@
 In the order to read: _durable_options, what a user can choose; _durable_slot, how one connection's bytes and state are
 kept, the heart of it; _durable_memory, where the slots are; _durable_queue, what keeps the connections open;
 _durable_store, whether the service manager does its part; _durable_recovery, how the next process finds them;
-_durable_stream, what a handler sees; this module.
+_durable_connection, what is committed, and how it ends; _durable_stream, what a handler sees; this module.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ._environment import surroundings
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from ._durable_connection import DurableConnection
     from ._durable_options import Durable
     from ._durable_recovery import Kept
     from ._durable_slot import Slot
@@ -59,7 +60,7 @@ class DurableConnections:
 
     def __init__(self, kept: Kept) -> None:
         self._kept = kept
-        self._streams: set[DurableStream] = set()
+        self._streams: set[DurableConnection] = set()
         self._listeners: list[DurableListener] = []
         self._holding = Holding(kept)
         self.suspending = False
@@ -162,7 +163,7 @@ class DurableConnections:
             if not stream.ended:
                 self._leave(stream)
 
-    def _goes_on(self, stream: DurableStream) -> bool:
+    def _goes_on(self, stream: DurableConnection) -> bool:
         """Whether the handler did not end by itself, however it ended: it was cut, and the next process goes on."""
         cut = stream.scope.cancel_called or trio.current_effective_deadline() == -math.inf
         return cut or not self._kept.memory.owned
@@ -177,12 +178,12 @@ class DurableConnections:
             for stream in self._streams:
                 stream.suspend()
 
-    def release(self, stream: DurableStream) -> None:
+    def release(self, stream: DurableConnection) -> None:
         """The connection has ended, and its slot is free."""
         self._streams.discard(stream)
         self._holding.release()
 
-    def _leave(self, stream: DurableStream) -> None:
+    def _leave(self, stream: DurableConnection) -> None:
         self._streams.discard(stream)
         if not self._kept.queue:
             stream.discard()
