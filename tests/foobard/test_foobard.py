@@ -432,8 +432,8 @@ def test_resets_fill_no_log_without_end() -> None:
         process.terminate()
         assert process.wait(LIMIT) == 0
         reader.join(LIMIT)
-    intervals = 1 + (time.monotonic() - began) // 30
-    assert 250 < sum(b"broke" in line for line in lines) <= 300 * intervals
+    minutes = 1 + (time.monotonic() - began) // 60
+    assert 20 <= sum(b"broke" in line for line in lines) <= 20 * minutes
 
 
 @pytest.mark.parametrize("journal", [True, False])
