@@ -100,6 +100,7 @@ async def some_turns() -> None:
         await trio.lowlevel.checkpoint()
 
 
+@pytest.mark.may_skip
 @pytest.mark.skipif(sys.version_info < (3, 15), reason="there are no lazy imports")
 def test_the_first_client_does_not_wait_for_trios_locks_and_events() -> None:
     program = (
