@@ -26,13 +26,18 @@ if TYPE_CHECKING:
     from activation_cmd.socket_activate.processes.executor import Forked
 
 
+_others: set[int] = set()
+"""What this process had as children before, of other tests."""
+
+
 @pytest.fixture
 def executor() -> Iterator[Executor]:
-    before = set(children())
+    _others.clear()
+    _others.update(children())
     with Executor() as executor:
         yield executor
         executor.end_ahead()
-        for pid in {*children()} - before - {executor.pid}:
+        for pid in {*children()} - _others - {executor.pid}:
             os.waitpid(pid, 0)
 
 
@@ -63,7 +68,7 @@ def ahead(executor: Executor, *, waiting: bool = True) -> int:
     found: list[int] = []
 
     def is_there() -> bool:
-        mine = [each for pid in children() if pid != executor.pid and (each := table.process(pid))]
+        mine = [each for pid in {*children()} - _others - {executor.pid} if (each := table.process(pid))]
         found[:] = [each.pid for each in mine if each.state != "Z"]
         return bool(found)
 
