@@ -187,6 +187,11 @@ async def test_the_manager_learns_how_the_container_ended(tmp_path: Path) -> Non
         assert await told.assignments() == ("STATUS=last words",)
         # It looks at minirunc again, whose exit status is the container's.
         assert await told.assignments() == (f"MAINPID={told.process.pid}",)
+        # To a manager that reads this when minirunc has ended, there would be no main process.
+        barrier = await told.next()
+        assert barrier.is_barrier
+        assert told.process.poll() is None
+        barrier.close()
         assert await told.status() == 7
     assert os.listdir(tmp_path / "state") == []
 

@@ -136,11 +136,13 @@ def test_a_container_that_hangs_is_ended_by_the_watchdog(start_manager: StartMan
 def test_how_a_container_ends_is_known(start_manager: StartManager) -> None:
     manager = start_manager()
     add_container(manager, "box", python(TELLING + "tell('READY=1')\nbarrier()\nos._exit(7)"), "NotifyAccess=all\n")
-    manager.systemctl("start", "box.service")
-    manager.wait_property("box.service", "ActiveState", "failed")
-    assert manager.property("box.service", "Result") == "exit-code"
-    assert manager.property("box.service", "ExecMainStatus") == "7"
-    check_nothing_is_left(manager)
+    for _ in range(20):
+        manager.systemctl("start", "box.service")
+        manager.wait_property("box.service", "ActiveState", "failed")
+        assert manager.property("box.service", "Result") == "exit-code"
+        assert manager.property("box.service", "ExecMainStatus") == "7"
+        check_nothing_is_left(manager)
+        manager.systemctl("reset-failed", "box.service")
 
 
 def test_a_bundle_that_cannot_be_run_fails_the_unit(start_manager: StartManager) -> None:

@@ -60,8 +60,18 @@ class NotifyProxy:
         """Forward what is left, and name minirunc as the main process, so that the manager learns the exit status."""
         with trio.move_on_after(LAST_WORDS):
             await self._drain()
-            if self.announced:
-                await self._tell((f"MAINPID={os.getpid()}",), [])
+            if self.announced and await self._tell((f"MAINPID={os.getpid()}",), []):
+                await self._barrier()
+
+    async def _barrier(self) -> None:
+        """Wait until the manager has read that: it does not take a process that has ended for the main process."""
+        try:
+            reading, writing = os.pipe()
+        except OSError:
+            return  # no descriptors are left; mostly the manager is soon enough
+        if await self._tell(("BARRIER=1",), [writing]):
+            os.close(writing)
+            await trio.lowlevel.wait_readable(reading)
 
     async def _drain(self) -> None:
         async with self._sending:
