@@ -33,7 +33,7 @@ def main() -> int:
             note("The socket exists ...")
             show(f"ls -l {path}")
             subprocess.run(["ls", "-l", path], check=True)
-            note("... and nobody serves it: socket-activate runs, with a helper that starts programs, and no foobard.")
+            note("... and nobody serves it: socket-activate runs, with helpers that start programs, and no foobard.")
             before = processes(activator.pid)
 
             note("A client comes and says two lines.")
