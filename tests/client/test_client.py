@@ -158,8 +158,9 @@ def test_an_interrupt_ends_it_without_a_traceback(echo: str) -> None:
 def test_an_interrupt_while_a_command_loads_is_no_traceback(command: list[str], module: str, tmp_path: Path) -> None:
     # What is loaded is found in the real one's place, and the interrupt comes just then.
     (tmp_path / f"{module}.py").write_text(
-        "import os, signal, sys\nos.kill(os.getpid(), signal.SIGINT)\n"
-        f"sys.path.remove({str(tmp_path)!r})\ndel sys.modules[__name__]\nimport {module}\n"
+        "import importlib, os, signal, sys\nos.kill(os.getpid(), signal.SIGINT)\n"
+        f"sys.path.remove({str(tmp_path)!r})\ndel sys.modules[__name__]\n"
+        f"importlib.import_module({module!r})\n"  # at once, where Python puts imports off, too
     )
     done = run(*command, env=os.environ | {"PYTHONPATH": str(tmp_path)})
     if command[0] == SOCKET_ACTIVATE and module == "trio":  # it listens already, and stops
