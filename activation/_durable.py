@@ -192,12 +192,14 @@ class DurableConnections:
 
     def close(self) -> None:
         """Leave what is left to the next process, or to the next serve() of this one."""
-        for listener in self._listeners:
-            listener.detach()
-        for stream in list(self._streams):
-            self._leave(stream)
-        self._kept.close()
-        _use().release()
+        try:
+            for listener in self._listeners:
+                listener.detach()
+            for stream in list(self._streams):
+                self._leave(stream)
+            self._kept.close()
+        finally:
+            _use().release()
 
 
 async def _end(_: DurableStream) -> None:

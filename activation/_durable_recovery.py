@@ -101,10 +101,17 @@ async def open_kept(options: Durable) -> Kept | None:
     if missing:
         log.warning(_HOW_TO, missing, COUNT + 1)
         return Kept(_memory(options), None, [])
-    memory, queue = _memory(options), HoldingQueue()
-    memory.watched = watched
-    store(STORED, memory.fd, *queue.ends, poll=False)
-    return Kept(memory, queue, [], watch() if watched else None)
+    memory, queue = _memory(options), None
+    try:
+        queue = HoldingQueue()
+        memory.watched = watched
+        store(STORED, memory.fd, *queue.ends, poll=False)
+        return Kept(memory, queue, [], watch() if watched else None)
+    except BaseException:
+        memory.close()
+        if queue:
+            queue.close()
+        raise
 
 
 def discard() -> None:
@@ -162,10 +169,12 @@ def _resume(options: Durable) -> Kept | None:
         return None
     memfds[0].detach()
     queue = HoldingQueue((socket.socket(fileno=ends[0].detach()), socket.socket(fileno=ends[1].detach())))
+    watching = None
     try:
-        return Kept(memory, queue, _resumed(memory, queue), watch() if memory.watched else None)
+        watching = watch() if memory.watched else None
+        return Kept(memory, queue, _resumed(memory, queue), watching)
     except BaseException:
-        Kept(memory, queue, []).close()
+        Kept(memory, queue, [], watching).close()
         raise
 
 

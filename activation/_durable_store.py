@@ -81,6 +81,9 @@ def watch() -> int:
     try:
         unstore(WATCH)
         store(WATCH, writing, poll=False)
+    except BaseException:
+        os.close(reading)
+        raise
     finally:
         os.close(writing)
     for file in left:

@@ -104,6 +104,7 @@ class DurableStream(DurableConnection, trio.abc.HalfCloseableStream):
                 await self._pause()
                 data = self._input[self._position :]
             else:
+                # As in _receive_more(), which would be one more coroutine for each message.
                 if not self._waits:
                     if self._keeper.suspending:
                         self.suspend()

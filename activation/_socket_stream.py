@@ -84,32 +84,24 @@ class SocketStream(trio.abc.HalfCloseableStream):
             max_bytes = RECEIVE_SIZE
         elif max_bytes < 1:
             raise ValueError(f"max_bytes is {max_bytes}; expected 1 or more")
-        if not self._waits:
-            await checkpoint()
-            data = self._read(max_bytes)
-        elif self._waits == HAS_MORE:
-            if self._may_go_on():
+        data = None
+        if self._waits <= 0:
+            if self._waits == HAS_MORE and self._may_go_on():
                 await checkpoint_if_cancelled()
             else:
                 await checkpoint()
             data = self._read(max_bytes)
-        else:
-            data = None
         return await self._wait_and_read(max_bytes) if data is None else data
 
     async def __anext__(self) -> bytes:
         # Without receive_some(): another coroutine in between is 5 % of the time that an echo takes.
-        if not self._waits:
-            await checkpoint()
-            data = self._read(RECEIVE_SIZE)
-        elif self._waits == HAS_MORE:
-            if self._may_go_on():
+        data = None
+        if self._waits <= 0:
+            if self._waits == HAS_MORE and self._may_go_on():
                 await checkpoint_if_cancelled()
             else:
                 await checkpoint()
             data = self._read(RECEIVE_SIZE)
-        else:
-            data = None
         if data is None:
             data = await self._wait_and_read(RECEIVE_SIZE)
         if data:

@@ -1,8 +1,10 @@
 """Which descriptors and which tasks belong to which daemon, among several daemons and a test in one process.
 
 Before and after each step of a task, the ledger looks which descriptor number is the lowest free one. Opening a
-descriptor takes that number. As long as it stays the same, no descriptor was opened. When it changes during a step, the
-ledger lists all descriptors, and the new ones belong to the daemon whose task made the step.
+descriptor takes that number. As long as it stays the same, the ledger takes it that none was opened: it does not notice
+the only one that a step opens in the place of one that it closed. When the number changes, the ledger lists all
+descriptors. Those that are new, or another file under a number that it knows, belong to the daemon whose task made the
+step.
 """
 
 from __future__ import annotations
@@ -85,7 +87,7 @@ class Ledger(trio.abc.Instrument):
 
     def __init__(self) -> None:
         self._owners: dict[trio.lowlevel.Task, Account] = {}
-        self._known: set[int] = set()
+        self._known: dict[int, tuple[int, int] | None] = {}
         self._lowest = -1
         self._probe = -1
         self._users = 0
@@ -113,7 +115,7 @@ class Ledger(trio.abc.Instrument):
 
     def disown(self, numbers: Iterable[int]) -> None:
         """Note that these descriptors belong to the test, although they were opened during a step of the daemon."""
-        self._known.update(numbers)
+        self._known.update({number: _identity(number) for number in numbers})
 
     def task_spawned(self, task: trio.lowlevel.Task) -> None:
         """Note that a task belongs to the daemon whose task started it, whatever nursery it runs in."""
@@ -159,10 +161,12 @@ class Ledger(trio.abc.Instrument):
         if lowest == self._lowest:
             return
         self._lowest = lowest
-        known = set(map(int, os.listdir(_FOLDER))) - {lowest}  # the descriptor that listed the folder
+        numbers = set(map(int, os.listdir(_FOLDER))) - {lowest}  # the descriptor that listed the folder
+        known = {number: _identity(number) for number in numbers}
         if owner is not None:
+            new = {number for number, identity in known.items() if self._known.get(number) != identity}
             # The socket for notifications belongs to the process, whoever opened it.
-            owner.own(known - self._known - _notify_socket.kept())
+            owner.own(new - _notify_socket.kept())
         self._known = known
 
 

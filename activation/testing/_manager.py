@@ -155,7 +155,8 @@ class Manager:
         own = [passed.path for passed in self.passed if passed.path]
         known = _sockets.addresses(self.passed)
         left += [f"the socket {path}" for path in sorted(run.own_paths - known) if os.path.exists(path)]
-        left += [f"the path {entry.path}" for entry in os.scandir(self.folder) if entry.path not in own]
+        paths = [os.path.join(self.folder, name) for name in os.listdir(self.folder)]
+        left += [f"the path {path}" for path in paths if path not in own]
         if left:
             self.complaints.append(self.complaint(f"the daemon ended and left behind: {'; '.join(left)}", run))
         if gone := [path for path in own if not os.path.exists(path)]:

@@ -21,6 +21,7 @@ from activation.testing import activated
 from tests.commands import LIMIT
 
 from .durable_kit import Kit, answer, count, line, serving
+from .serving import echo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -176,14 +177,10 @@ async def test_where_the_manager_gives_them_up_connections_end_with_serve(kit: K
 
 
 async def test_another_serve_that_is_not_durable_leaves_it_alone(kit: Kit) -> None:
-    async def plain(stream: trio.SocketStream) -> None:
-        async for data in stream:
-            await stream.send_all(data)
-
     async def main() -> None:
         listeners = activation.listeners(activation.files())
         async with trio.open_nursery() as nursery:
-            await nursery.start(partial(activation.serve, plain, listeners[1:]))
+            await nursery.start(partial(activation.serve, echo, listeners[1:]))
             nursery.start_soon(partial(activation.serve, count, listeners[:1], durable=True))
 
     async with activated(main, {"main": "unix", "other": "unix"}, store=3) as daemon:
@@ -543,11 +540,7 @@ async def test_a_start_that_is_not_durable_ends_what_was(kit: Kit, caplog: pytes
         if kit.wants_durable:
             await activation.serve(count, durable=True)
         else:
-            await activation.serve(plain)
-
-    async def plain(stream: trio.SocketStream) -> None:
-        async for data in stream:
-            await stream.send_all(data)
+            await activation.serve(echo)
 
     async with activated(main, {"main": "unix"}, store=3) as daemon:
         await daemon.ready()
@@ -571,11 +564,7 @@ async def test_a_start_that_is_not_durable_ends_what_was_also_with_listeners_of_
         if kit.wants_durable:
             await activation.serve(count, listeners, durable=True)
         else:
-            await activation.serve(plain, listeners)
-
-    async def plain(stream: trio.SocketStream) -> None:
-        async for data in stream:
-            await stream.send_all(data)
+            await activation.serve(echo, listeners)
 
     async with activated(main, {"main": "unix"}, store=4) as daemon:
         await daemon.ready()

@@ -69,9 +69,11 @@ class NotifyProxy:
             reading, writing = os.pipe()
         except OSError:
             return  # no descriptors are left; mostly the manager is soon enough
-        if await self._tell(("BARRIER=1",), [writing]):
-            os.close(writing)
-            await trio.lowlevel.wait_readable(reading)
+        with os.fdopen(reading, "rb", 0) as answer:
+            with os.fdopen(writing, "wb", 0):
+                told = await self._tell(("BARRIER=1",), [writing])
+            if told:
+                await trio.lowlevel.wait_readable(answer)
 
     async def _drain(self) -> None:
         async with self._sending:

@@ -351,6 +351,33 @@ async def test_the_tests_own_descriptors_survive_a_crash(tmp_path: Path) -> None
     assert (tmp_path / "own").read_text() == "alive"
 
 
+async def test_what_has_the_number_of_a_passed_descriptor_that_was_closed_dies_with_the_daemon() -> None:
+    began = trio.Event()
+
+    async def daemon() -> None:
+        (file,) = activation.files()
+        number = file.fileno()
+        file.close()
+        # A pipe to the test, whose end has that number.
+        with open(os.dup(writing), "wb", buffering=0) as end, open(os.dup(writing), "wb", buffering=0):
+            assert end.fileno() == number
+            began.set()
+            try:
+                await trio.sleep_forever()
+            finally:
+                end.write(b"from the dead")
+
+    reading, writing = os.pipe()
+    with open(reading, "rb", buffering=0) as heard:
+        async with activated(daemon, {"a": "unix"}) as running:
+            with trio.fail_after(LIMIT):
+                await began.wait()
+            os.close(writing)
+            running.send_signal(signal.SIGKILL)
+            await running.wait_exited()
+            assert heard.read() == b""
+
+
 async def test_it_may_crash_before_it_has_begun_and_again_and_again() -> None:
     with no_leak():
         async with activated(daemons.echoing, {"a": "unix"}) as daemon:
